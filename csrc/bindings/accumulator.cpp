@@ -1,0 +1,148 @@
+#include "accumulator.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace geoact::bindings {
+
+Accumulator::Accumulator(Direction direction, Per per, int64_t channel_axis, int level, double saturation)
+    : direction_(direction), per_(per), channel_axis_(channel_axis), level_(level), saturation_(saturation) {
+  reset();
+}
+
+void Accumulator::reset() {
+  seen_ = false;
+  groups_ = per_ == Per::tensor ? 1 : 0;
+  cells_.assign(size_t(groups_ * cells_per_group()), 0.0);
+  init_cells(direction_, level_, cells_.data(), groups_);
+}
+
+Grouping Accumulator::grouping(const Tensor& x, const char* name) const {
+  if (seen_ && x.dtype != dtype_)
+    throw py::value_error(std::string(name) + " holds statistics of " + dtype_name(dtype_) + " data, but x is " +
+                          dtype_name(x.dtype) + "; use a separate accumulator or reset() it");
+  Grouping grouping;
+  if (per_ == Per::tensor) return grouping;
+  const std::string per = per_ == Per::channel ? "channel" : "row";
+  if (channel_axis_ >= x.rank || channel_axis_ < -x.rank)
+    throw py::value_error(std::string(name) + " was made with per='" + per + "', channel_axis=" +
+                          std::to_string(channel_axis_) + ", but x has shape " + shape_text(x.shape, x.rank));
+  const int axis = int(channel_axis_ < 0 ? channel_axis_ + x.rank : channel_axis_);
+  if (per_ == Per::channel) {
+    grouping.groups = x.shape[axis];
+    grouping.stride[axis] = 1;
+    if (seen_ && grouping.groups != groups_)
+      throw py::value_error(std::string(name) + " holds " + std::to_string(groups_) + " channels, but axis " +
+                            std::to_string(axis) + " of x has " + std::to_string(grouping.groups));
+    return grouping;
+  }
+  for (int i = x.rank - 1; i >= 0; --i)
+    if (i != axis) {
+      grouping.stride[i] = grouping.groups;
+      grouping.groups *= x.shape[i];
+    }
+  return grouping;
+}
+
+void Accumulator::append(const double* cells, int64_t groups) {
+  const int64_t fields = cells_per_group(), total = groups_ + groups;
+  std::vector<double> joined(size_t(fields * total));
+  for (int64_t k = 0; k < fields; ++k) {
+    std::copy_n(cells_.data() + k * groups_, groups_, joined.data() + k * total);
+    std::copy_n(cells + k * groups, groups, joined.data() + k * total + groups_);
+  }
+  cells_.swap(joined);
+  groups_ = total;
+}
+
+void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vector<double>& cells) {
+  const bool first = per_ == Per::channel && !seen_;
+  // Another thread may have used the accumulator while this call computed.
+  if (seen_ && dtype != dtype_) throw py::value_error("stats was given data of two dtypes by two threads at once");
+  if (!first && per_ == Per::channel && grouping.groups != groups_)
+    throw py::value_error("stats was given two numbers of channels by two threads at once");
+  if (per_ == Per::row || first) {
+    append(cells.data(), grouping.groups);
+  } else {
+    active_isa().kernels[int(DType::float64)]->combine(direction_, level_, cells_.data(), cells.data(), groups_);
+  }
+  seen_ = true;
+  dtype_ = dtype;
+}
+
+void Accumulator::merge(const Accumulator& other) {
+  if (other.direction_ != direction_) throw py::type_error("other is not the same kind of statistics");
+  const auto differ = [](const char* what) {
+    throw py::value_error(std::string("other has a different ") + what + "; only like statistics merge");
+  };
+  if (other.per_ != per_) differ("per");
+  if (other.level_ != level_) differ("level");
+  if (other.saturation_ != saturation_) differ("saturation");
+  if (per_ != Per::tensor && other.channel_axis_ != channel_axis_) differ("channel_axis");
+  if (!other.seen_) return;
+  if (seen_ && other.dtype_ != dtype_) differ("dtype");
+  if (per_ == Per::channel && seen_ && other.groups_ != groups_) differ("number of channels");
+  const std::vector<double> cells = other.cells_;  // other may be this one
+  Grouping grouping;
+  grouping.groups = other.groups_;
+  absorb(grouping, other.dtype_, cells);
+}
+
+py::object Accumulator::cells() const {
+  auto array = new_float64({cells_per_group(), groups_});
+  std::copy(cells_.begin(), cells_.end(), float64_data(array));
+  return array;
+}
+
+void Accumulator::set_cells(py::object cells, const std::string& dtype) {
+  const Tensor tensor = view(cells, "cells");
+  const int64_t groups = tensor.rank == 2 ? tensor.shape[1] : 0;
+  if (tensor.dtype != DType::float64 || tensor.rank != 2 || tensor.shape[0] != cells_per_group() ||
+      (per_ == Per::tensor && groups != 1))
+    throw py::value_error("cells must be float64 of shape (" + std::to_string(cells_per_group()) +
+                          ", groups), got shape " + shape_text(tensor.shape, tensor.rank));
+  const int none = 4;
+  int found = none;
+  for (int i = 0; i < none; ++i)
+    if (dtype == dtype_name(DType(i))) found = i;
+  if (found == none && !dtype.empty()) throw py::value_error("dtype is unknown: " + dtype);
+  std::vector<double> fresh(size_t(tensor.size));
+  for (int64_t k = 0; k < tensor.shape[0]; ++k)
+    for (int64_t g = 0; g < groups; ++g)
+      std::memcpy(&fresh[size_t(k * groups + g)],
+                  tensor.array.data + k * tensor.array.stride[0] + g * tensor.array.stride[1], sizeof(double));
+  cells_.swap(fresh);
+  groups_ = groups;
+  seen_ = found != none;
+  if (seen_) dtype_ = DType(found);
+}
+
+void register_accumulator(py::module_& m) {
+  py::class_<Accumulator>(m, "Accumulator", "Running records of all groups; the state of geoact.GeometryStats.")
+      .def(py::init([](const std::string& direction, const std::string& per, int64_t axis, const std::string& level,
+                       double saturation) {
+             const auto one_of = [](const std::string& value, const char* name, std::vector<const char*> names) {
+               std::string list;
+               for (size_t i = 0; i < names.size(); ++i) {
+                 if (value == names[i]) return int(i);
+                 list += std::string(i ? ", '" : "'") + names[i] + "'";
+               }
+               throw py::value_error(std::string(name) + " is '" + value + "' (accepted: " + list + ")");
+             };
+             if (!(saturation > 0 && saturation < 1))
+               throw py::value_error("saturation must lie strictly between 0 and 1, got " + std::to_string(saturation));
+             return Accumulator(Direction(one_of(direction, "direction", {"forward", "backward"})),
+                                Per(one_of(per, "per", {"tensor", "channel", "row"})), axis,
+                                1 + one_of(level, "level", {"counts", "moments"}), saturation);
+           }),
+           py::arg("direction"), py::arg("per"), py::arg("channel_axis"), py::arg("level"), py::arg("saturation"))
+      .def("merge", &Accumulator::merge, py::arg("other"))
+      .def("reset", &Accumulator::reset)
+      .def("copy", [](const Accumulator& self) { return Accumulator(self); })
+      .def("cells", &Accumulator::cells, "Records as (fields, groups) float64: a copy.")
+      .def("set_cells", &Accumulator::set_cells, py::arg("cells"), py::arg("dtype"))
+      .def_property_readonly("groups", &Accumulator::groups)
+      .def_property_readonly("dtype", &Accumulator::dtype, "Name of the dtype measured so far, or ''.");
+}
+
+}  // namespace geoact::bindings

@@ -1,0 +1,62 @@
+// The running state behind geoact.GeometryStats and geoact.GradientStats: records of all groups, field by field.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "../cpu/dispatch.h"
+#include "tensor.h"
+
+namespace geoact::bindings {
+
+enum class Per : int { tensor, channel, row };
+
+// The part of the iteration space that belongs to each group.
+struct Grouping {
+  int64_t groups = 1, channels = 0;
+  int64_t stride[max_rank] = {};
+};
+
+class Accumulator {
+ public:
+  Accumulator(Direction direction, Per per, int64_t channel_axis, int level, double saturation);
+
+  // What a call on x would add to; raises where x does not fit what was accumulated before. `name` is the argument
+  // that carries the accumulator.
+  Grouping grouping(const Tensor& x, const char* name) const;
+  // Adds the records of one call, all or nothing. Rows are appended, everything else is combined.
+  void absorb(const Grouping& grouping, DType dtype, const std::vector<double>& cells);
+  void merge(const Accumulator& other);
+  void reset();
+
+  int cells_per_group() const { return geoact::cells_per_group(direction_, level_); }
+  Direction direction() const { return direction_; }
+  int level() const { return level_; }
+  double saturation() const { return saturation_; }
+  Per per() const { return per_; }
+  int64_t channel_axis() const { return channel_axis_; }
+  int64_t groups() const { return groups_; }
+  std::string dtype() const { return seen_ ? dtype_name(dtype_) : ""; }
+
+  py::object cells() const;  // (fields, groups) float64, a copy
+  void set_cells(py::object cells, const std::string& dtype);
+
+ private:
+  void append(const double* cells, int64_t groups);
+
+  Direction direction_;
+  Per per_;
+  int64_t channel_axis_;
+  int level_;
+  double saturation_;
+  bool seen_ = false;  // whether dtype_ is settled
+  DType dtype_ = DType::float32;
+  int64_t groups_ = 0;
+  std::vector<double> cells_;  // [field][group]
+};
+
+void register_accumulator(py::module_& m);
+
+}  // namespace geoact::bindings

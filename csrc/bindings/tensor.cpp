@@ -1,0 +1,227 @@
+#include "tensor.h"
+
+#define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
+#include <numpy/arrayobject.h>
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+namespace geoact::bindings {
+namespace {
+
+constexpr const char* accepted = "accepted: numpy arrays of float16, bfloat16 (ml_dtypes), float32 or float64";
+
+std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
+
+int bfloat16_number = -1;  // NumPy gives user dtypes their number when ml_dtypes registers them
+
+bool dtype_of(PyArray_Descr* descr, DType& dtype) {
+  switch (descr->type_num) {
+    case NPY_HALF: dtype = DType::float16; return true;
+    case NPY_FLOAT: dtype = DType::float32; return true;
+    case NPY_DOUBLE: dtype = DType::float64; return true;
+    default: break;
+  }
+  if (descr->type_num < NPY_USERDEF) return false;
+  if (descr->type_num != bfloat16_number) {
+    if (std::strcmp(descr->typeobj->tp_name, "ml_dtypes.bfloat16") != 0 &&
+        std::strcmp(descr->typeobj->tp_name, "bfloat16") != 0)
+      return false;
+    bfloat16_number = descr->type_num;
+  }
+  dtype = DType::bfloat16;
+  return true;
+}
+
+// A stride smaller than what lies inside it means that two indices share an element.
+bool overlaps_itself(PyArrayObject* array) {
+  if (PyArray_SIZE(array) < 2 || PyArray_IS_C_CONTIGUOUS(array)) return false;
+  std::pair<npy_intp, npy_intp> axis[max_rank];  // |stride|, size
+  int rank = 0;
+  for (int i = 0; i < PyArray_NDIM(array); ++i)
+    if (PyArray_DIM(array, i) > 1) axis[rank++] = {std::abs(PyArray_STRIDE(array, i)), PyArray_DIM(array, i)};
+  std::sort(axis, axis + rank);
+  npy_intp extent = PyArray_ITEMSIZE(array);
+  for (int i = 0; i < rank; ++i) {
+    if (axis[i].first < extent) return true;
+    extent = axis[i].first * (axis[i].second - 1) + extent;
+  }
+  return false;
+}
+
+bool same_memory(const Tensor& a, const Tensor& b) {
+  return a.array.data == b.array.data && a.rank == b.rank &&
+         std::equal(a.array.stride, a.array.stride + a.rank, b.array.stride);
+}
+
+bool shares_memory(const Tensor& a, const Tensor& b) {
+  const auto bounds = [](const Tensor& t) {
+    const char *low = t.array.data, *high = t.array.data + t.item_size;
+    for (int i = 0; i < t.rank; ++i) {
+      const int64_t reach = t.array.stride[i] * (t.shape[i] - 1);
+      (reach < 0 ? low : high) += reach;
+    }
+    return std::make_pair(low, high);
+  };
+  if (a.size == 0 || b.size == 0) return false;
+  const auto [a_low, a_high] = bounds(a);
+  const auto [b_low, b_high] = bounds(b);
+  if (a_high <= b_low || b_high <= a_low) return false;
+  return py::module_::import("numpy").attr("shares_memory")(py::handle(a.object), py::handle(b.object)).cast<bool>();
+}
+
+}  // namespace
+
+void import_numpy() {
+  if (_import_array() < 0) throw py::error_already_set();
+}
+
+const char* dtype_name(DType dtype) {
+  constexpr const char* names[] = {"float16", "bfloat16", "float32", "float64"};
+  return names[int(dtype)];
+}
+
+std::string shape_text(const int64_t* shape, int rank) {
+  std::string text = "(";
+  for (int i = 0; i < rank; ++i) text += std::to_string(shape[i]) + (rank == 1 ? "," : i + 1 < rank ? ", " : "");
+  return text + ")";
+}
+
+Tensor view(py::handle object, const char* name) {
+  if (!PyArray_Check(object.ptr()))
+    throw py::type_error(std::string(name) + " must be a NumPy array, got " + type_name(object) + " (" + accepted + ")");
+  auto* array = reinterpret_cast<PyArrayObject*>(object.ptr());
+  if (!PyArray_CheckExact(object.ptr()) && py::hasattr(object, "mask"))
+    throw py::type_error(std::string(name) + " is a masked array, whose mask would be ignored; pass " + name +
+                         ".filled(...) or " + name + ".compressed()");
+  Tensor tensor;
+  tensor.object = object.ptr();
+  if (!dtype_of(PyArray_DESCR(array), tensor.dtype))
+    throw py::type_error(std::string(name) + " has dtype " +
+                         py::str(reinterpret_cast<PyObject*>(PyArray_DESCR(array))).cast<std::string>() + " (" +
+                         accepted + ")");
+  if (!PyArray_ISNOTSWAPPED(array))
+    throw py::type_error(std::string(name) + " is not in the byte order of this machine; pass " + name + ".astype(" +
+                         name + ".dtype.newbyteorder('='))");
+  tensor.item_size = int(PyArray_ITEMSIZE(array));
+  tensor.rank = PyArray_NDIM(array);
+  if (tensor.rank > max_rank)
+    throw py::value_error(std::string(name) + " has more than " + std::to_string(max_rank) + " axes");
+  static_assert(sizeof(npy_intp) == sizeof(int64_t));
+  tensor.shape = reinterpret_cast<const int64_t*>(PyArray_DIMS(array));
+  tensor.array.data = static_cast<char*>(PyArray_DATA(array));
+  std::copy_n(PyArray_STRIDES(array), tensor.rank, tensor.array.stride);
+  tensor.size = PyArray_SIZE(array);
+  return tensor;
+}
+
+void require_same(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name) {
+  if (a.rank != b.rank || !std::equal(a.shape, a.shape + a.rank, b.shape))
+    throw py::value_error(std::string(a_name) + " has shape " + shape_text(a.shape, a.rank) + ", but " + b_name +
+                          " has shape " + shape_text(b.shape, b.rank) + "; they must be equal");
+  if (a.dtype != b.dtype)
+    throw py::type_error(std::string(a_name) + " is " + dtype_name(a.dtype) + ", but " + b_name + " is " +
+                         dtype_name(b.dtype) + "; they must be equal");
+}
+
+Output output(py::handle out, const char* name, const Tensor& like, const std::vector<const Tensor*>& inputs,
+              const std::vector<const char*>& input_names) {
+  Output result;
+  if (out.is_none()) {
+    auto* model = reinterpret_cast<PyArrayObject*>(like.object);
+    result.object = py::reinterpret_steal<py::object>(PyArray_NewLikeArray(model, NPY_KEEPORDER, nullptr, 0));
+    if (!result.object) throw py::error_already_set();
+    result.tensor = view(result.object, name);
+    return result;
+  }
+  result.object = py::reinterpret_borrow<py::object>(out);
+  result.tensor = view(out, name);
+  require_same(result.tensor, name, like, input_names[0]);
+  auto* array = reinterpret_cast<PyArrayObject*>(out.ptr());
+  if (!PyArray_ISWRITEABLE(array)) throw py::value_error(std::string(name) + " is read-only");
+  if (overlaps_itself(array))
+    throw py::value_error(std::string(name) + " overlaps itself: some of its elements share memory");
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    if (same_memory(result.tensor, *inputs[i])) result.in_place = true;
+    else if (shares_memory(result.tensor, *inputs[i]))
+      throw py::value_error(std::string(name) + " overlaps " + input_names[i] +
+                            " in memory without being the same view; pass the same array or a separate one");
+  }
+  return result;
+}
+
+Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_t channels) {
+  Parameters result;
+  const bool wide = x.dtype == DType::float64;
+  constexpr int padding = 16;
+  for (size_t k = 0; k < values.size(); ++k) {
+    const std::string name = names[k].cast<std::string>();
+    const py::object value = values[k];
+    std::vector<double>& storage = result.storage[k];
+    const auto put = [&](const double* from, int64_t n) {
+      storage.assign(size_t(n + padding), 0.0);
+      for (int64_t i = 0; i < n + padding; ++i) {
+        // A NaN of odd payload could lose itself when it is rounded to bfloat16: use the default one.
+        double v = from[i < n ? i : n - 1];
+        if (v != v) v = std::numeric_limits<double>::quiet_NaN();
+        if (wide) storage[size_t(i)] = v;
+        else reinterpret_cast<float*>(storage.data())[i] = float(v);
+      }
+      result.size[k] = n;
+      result.data[k] = storage.data();
+    };
+    if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) {
+      if (PyBool_Check(value.ptr())) throw py::type_error(name + " must be a number, got bool");
+      const double number = PyFloat_AsDouble(value.ptr());
+      if (PyErr_Occurred()) throw py::error_already_set();
+      put(&number, 1);
+      continue;
+    }
+    if (!PyArray_Check(value.ptr()) && PyArray_IsScalar(value.ptr(), Floating)) {
+      const double number = PyFloat_AsDouble(value.ptr());
+      put(&number, 1);
+      continue;
+    }
+    if (!PyArray_Check(value.ptr()))
+      throw py::type_error(name + " must be a number or a NumPy array of the dtype of x, got " + type_name(value));
+    const Tensor tensor = view(value, name.c_str());
+    if (tensor.dtype != x.dtype)
+      throw py::type_error(name + " is " + dtype_name(tensor.dtype) + ", but x is " + dtype_name(x.dtype) +
+                           "; they must be equal");
+    if (tensor.rank > 1 || (tensor.size != 1 && tensor.size != channels))
+      throw py::value_error(name + " has shape " + shape_text(tensor.shape, tensor.rank) +
+                            "; accepted: one value, or one per channel, here (" + std::to_string(channels) + ",)");
+    const auto doubles = py::reinterpret_steal<py::object>(
+        PyArray_FromAny(value.ptr(), PyArray_DescrFromType(NPY_DOUBLE), 0, 1,
+                        NPY_ARRAY_CARRAY | NPY_ARRAY_FORCECAST, nullptr));
+    if (!doubles) throw py::error_already_set();
+    put(static_cast<const double*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(doubles.ptr()))), tensor.size);
+    result.is_array[k] = true;
+  }
+  return result;
+}
+
+py::object new_float64(const std::vector<int64_t>& shape) {
+  npy_intp dims[2] = {};
+  std::copy(shape.begin(), shape.end(), dims);
+  auto array = py::reinterpret_steal<py::object>(PyArray_SimpleNew(int(shape.size()), dims, NPY_DOUBLE));
+  if (!array) throw py::error_already_set();
+  return array;
+}
+
+double* float64_data(const py::object& array) {
+  return static_cast<double*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.ptr())));
+}
+
+py::object cast_like(const py::object& values, py::handle like) {
+  auto* model = reinterpret_cast<PyArrayObject*>(like.ptr());
+  auto result = py::reinterpret_steal<py::object>(PyArray_NewLikeArray(model, NPY_CORDER, nullptr, 0));
+  if (!result) throw py::error_already_set();
+  auto* to = reinterpret_cast<PyArrayObject*>(result.ptr());
+  const auto shaped = values.attr("reshape")(result.attr("shape"));
+  if (PyArray_CopyInto(to, reinterpret_cast<PyArrayObject*>(shaped.ptr())) < 0) throw py::error_already_set();
+  return result;
+}
+
+}  // namespace geoact::bindings

@@ -1,0 +1,60 @@
+// Every check a user can fail, in one place: NumPy arrays in, plain pointers and strides out. Raises TypeError or
+// ValueError that names the argument, what came and what is accepted, before anything is written.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "../cpu/dispatch.h"
+
+namespace geoact::bindings {
+
+namespace py = pybind11;
+
+void import_numpy();
+
+// A borrowed view of one array argument.
+struct Tensor {
+  PyObject* object = nullptr;
+  DType dtype = DType::float32;
+  int item_size = 4;
+  int rank = 0;
+  const int64_t* shape = nullptr;
+  Array array;
+  int64_t size = 0;
+};
+
+// `name` is the argument as the user knows it.
+Tensor view(py::handle object, const char* name);
+void require_same(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name);
+
+// The output: a new array laid out like `like`, or the caller's, checked. `in_place` tells whether it is one of the
+// inputs; memory shared in any other way is refused.
+struct Output {
+  py::object object;
+  Tensor tensor;
+  bool in_place = false;
+};
+Output output(py::handle out, const char* name, const Tensor& like, const std::vector<const Tensor*>& inputs,
+              const std::vector<const char*>& input_names);
+
+// Parameters in the compute type, padded so that a kernel may load a whole vector at the last one.
+struct Parameters {
+  std::vector<double> storage[max_parameters];  // float32 or float64 values, as bytes
+  const void* data[max_parameters] = {};
+  int64_t size[max_parameters] = {};  // 1, or one per channel
+  bool is_array[max_parameters] = {};
+};
+Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_t channels);
+
+py::object new_float64(const std::vector<int64_t>& shape);
+double* float64_data(const py::object& array);
+// `values` in the dtype of `like`, with its shape.
+py::object cast_like(const py::object& values, py::handle like);
+
+std::string shape_text(const int64_t* shape, int rank);
+const char* dtype_name(DType dtype);
+
+}  // namespace geoact::bindings

@@ -1,0 +1,76 @@
+// The boundary between code compiled once per instruction set and code compiled once: plain structs and tables of
+// function pointers, no templates, no inline functions.
+#pragma once
+
+#include <cstdint>
+
+namespace geoact {
+
+inline constexpr int max_parameters = 2;
+inline constexpr int max_rank = 64;  // NumPy's
+inline constexpr int max_arrays = 3;
+
+// A matrix of adjacent columns: what one kernel call passes over. Strides count elements.
+struct Block {
+  const void* in[2];
+  void* out;  // null: nothing is written
+  int64_t rows, columns;
+  int64_t in_stride[2], out_stride;
+  const void* parameter[max_parameters];  // compute type; stride 0 (one value) or 1 (one per column)
+  int64_t parameter_stride[max_parameters];
+  double saturation, smallest_normal;
+  void* lanes;            // accumulators; strip k uses lanes[k * lanes_step]
+  const void* shift;      // likewise
+  int64_t lanes_step;     // 0: all strips share one set, 1: one each
+  void* parameter_lanes;  // one vector per strip
+};
+
+// One axis of the iteration space. `group` and `parameter` say how far one step moves in the statistics and in the
+// parameter array; an axis with both 0 is "plain".
+struct Axis {
+  int64_t size;
+  int64_t stride[max_arrays];  // bytes: inputs, then the output
+  int64_t group, parameter;
+};
+
+enum class Direction : int { forward, backward };
+
+// Everything a worker needs to run one part of a call.
+struct Task {
+  Direction direction;
+  int activation, level;  // level: 0 none, 1 counts, 2 moments
+  int rank, inputs;
+  Axis axis[max_rank];
+  const char* in[2];
+  char* out;
+  bool stream;          // the output does not fit in cache: bypass it
+  bool inputs_shadowed; // the output overwrites an input, which is then read through a copy
+  const void* parameter[max_parameters];
+  bool parameter_varies[max_parameters];
+  double saturation;
+  double* cells;              // [field][groups]
+  int64_t groups;
+  double* parameter_gradient; // [parameters], or null
+  void* scratch;              // scratch_bytes of the running thread's own, 64-byte aligned
+};
+
+inline constexpr int64_t scratch_bytes = 1 << 20;
+
+// One instruction set x storage type.
+struct Kernels {
+  int item_size;
+  void (*run)(const Task&);  // one part, on the calling thread
+  void (*combine)(Direction, int level, double* into, const double* from, int64_t groups);
+};
+
+struct FieldRow {
+  const char* name;
+  int merge;
+};
+struct ActivationRow {
+  const char* name;
+  int parameters;
+  bool saves_y, trainable;
+};
+
+}  // namespace geoact

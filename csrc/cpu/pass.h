@@ -1,0 +1,204 @@
+// HOW a block of memory is passed over once: one forward loop and one backward loop, for every activation, storage
+// type and level of measurement.
+//
+// A block is a matrix of `rows` rows of `columns` adjacent elements. It is walked in strips one vector wide, a few rows
+// at a time, so that a strip's accumulators live in registers; a flat run is the matrix whose rows are one vector long.
+// Strips either share one set of lanes (the block belongs to one group) or own one each (a column is a channel).
+//
+// May include: vec.h, ops/. Knows nothing of threads, strides beyond the block, or Python.
+#pragma once
+
+#include "vec.h"
+// vec.h first: the verbs of ops/ are found by overload
+#include "../ops/activations.h"
+#include "../ops/statistics.h"
+#include "kernels.h"
+
+namespace geoact::GEOACT_ISA {
+
+inline constexpr int rows_per_fold = 16;  // longest run of float32 additions into one register
+
+template <class S>
+struct compute {
+  using type = float;
+};
+template <>
+struct compute<double> {
+  using type = double;
+};
+
+// Smallest normal number of a storage type, in the compute type.
+template <class S>
+inline constexpr double smallest_normal = 0x1p-126;
+template <>
+inline constexpr double smallest_normal<half> = 0x1p-14;
+template <>
+inline constexpr double smallest_normal<double> = 0x1p-1022;
+
+struct Everything {
+  template <class V>
+  GEOACT_INLINE V value(V v, V) const { return v; }
+  template <class M>
+  GEOACT_INLINE M test(M m) const { return m; }
+};
+template <class V>
+struct FirstFew {
+  typename V::mask_type m;
+  GEOACT_INLINE V value(V v, V otherwise) const { return select(m, v, otherwise); }
+  GEOACT_INLINE typename V::mask_type test(typename V::mask_type t) const { return t & m; }
+};
+
+// The parameters of an activation at one strip: the same in every lane, or one per column.
+template <class V, template <class> class A>
+GEOACT_INLINE A<V> activation_at(const Block& block, int64_t column) {
+  using T = typename V::scalar;
+  constexpr int count = A<V>::parameters;
+  const auto parameter = [&](int k) -> V {
+    const T* p = static_cast<const T*>(block.parameter[k]);
+    return block.parameter_stride[k] ? storage<V, T>::load(p + column) : V(*p);
+  };
+  if constexpr (count == 0) return A<V>{};
+  else if constexpr (count == 1) return A<V>(parameter(0));
+  else return A<V>(parameter(0), parameter(1));
+}
+
+// Whole or partial vectors between memory and registers. A partial one goes through a buffer: no byte outside the
+// array is touched.
+template <class V, class S>
+GEOACT_INLINE V load_some(const S* p, int count) {
+  if (count == V::W) return storage<V, S>::load(p);
+  S buffer[V::W] = {};
+  std::memcpy(buffer, p, count * sizeof(S));
+  return storage<V, S>::load(buffer);
+}
+template <class V, class S>
+GEOACT_INLINE void store_some(S* p, V rounded, int count) {
+  if (count == V::W) return storage<V, S>::store(p, rounded);
+  S buffer[V::W];
+  storage<V, S>::store(buffer, rounded);
+  std::memcpy(p, buffer, count * sizeof(S));
+}
+
+// f'(x), with x := y where y is all that is known (the derivative then reads no more of x than its sign).
+template <class V, template <class> class A>
+GEOACT_INLINE V gradient(const A<V>& a, V dy, V x, V y, V slope) {
+  if constexpr (requires { a.gradient(dy, x, y); }) return a.gradient(dy, x, y);
+  else return dy * slope;
+}
+
+template <template <class> class A, class S>
+struct Forward {
+  using Statistics = Geometry;
+  using V = widest<typename compute<S>::type>;
+  static constexpr bool reduces_parameter = false;
+
+  // One vector of elements: `y` is stored, (x, y, f) is what the statistics see.
+  template <bool Measured, class Sink>
+  static GEOACT_INLINE void element(const A<V>& a, const Block& block, int64_t row, int64_t column, int count,
+                                    const Sink& sink) {
+    const S* in = static_cast<const S*>(block.in[0]) + row * block.in_stride[0] + column;
+    const V x = load_some<V>(in, count), y = storage<V, S>::round(a.value(x));
+    if (block.out) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, y, count);
+    if constexpr (Measured) sink(x, y, a.slope(x, y), V(0));
+  }
+};
+
+template <template <class> class A, class S>
+struct Backward {
+  using Statistics = Gradient;
+  using V = widest<typename compute<S>::type>;
+  static constexpr bool reduces_parameter = A<V>::trainable;
+
+  template <bool Measured, class Sink>
+  static GEOACT_INLINE void element(const A<V>& a, const Block& block, int64_t row, int64_t column, int count,
+                                    const Sink& sink) {
+    const V dy = load_some<V>(static_cast<const S*>(block.in[0]) + row * block.in_stride[0] + column, count);
+    const V saved = load_some<V>(static_cast<const S*>(block.in[1]) + row * block.in_stride[1] + column, count);
+    const V y = A<V>::saves == Saves::y ? saved : storage<V, S>::round(a.value(saved));
+    const V f = a.slope(saved, y), dx = storage<V, S>::round(gradient<V, A>(a, dy, saved, y, f));
+    if (block.out) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, dx, count);
+    V dp(0);
+    if constexpr (reduces_parameter) dp = dy * a.param_slope(saved, y);
+    if constexpr (Measured || reduces_parameter) sink(dy, dx, f, dp);
+  }
+};
+
+// `rows` <= rows_per_fold vectors, one below the other, into registers, then into the strip's lanes.
+template <class Pass, template <class> class A, Level L, bool Partial>
+GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t column, int count, int64_t index) {
+  using V = typename Pass::V;
+  using Statistics = typename Pass::Statistics;
+  constexpr bool measured = L != Level::none;
+  const A<V> a = activation_at<V, A>(block, column);
+  if constexpr (!measured && !Pass::reduces_parameter) {
+    for (int r = 0; r < rows; ++r)
+      Pass::template element<false>(a, block, row + r, column, Partial ? count : V::W, [](auto...) {});
+  } else {
+    using Lanes = typename Statistics::template Lanes<V, L>;
+    const typename Statistics::template Limits<V> limits{V(typename V::scalar(block.saturation)),
+                                                         V(typename V::scalar(block.smallest_normal))};
+    typename Statistics::template Shift<V> shift{};
+    Lanes local;
+    V parameter_sum(0);
+    if constexpr (measured) {
+      local.clear();
+      std::memcpy(&shift, static_cast<const char*>(block.shift) + index * sizeof shift, sizeof shift);
+    }
+    const auto into = [&](const auto& keep) {
+      return [&](V first, V second, V f, V dp) __attribute__((always_inline)) {
+        if constexpr (measured) local.add(first, second, f, keep, shift, limits);
+        if constexpr (Pass::reduces_parameter) parameter_sum += keep.value(dp, V(0));
+      };
+    };
+    for (int r = 0; r < rows; ++r) {
+      if constexpr (Partial)
+        Pass::template element<true>(a, block, row + r, column, count,
+                                     into(FirstFew<V>{V::mask_type::first(count)}));
+      else Pass::template element<true>(a, block, row + r, column, V::W, into(Everything{}));
+    }
+    if constexpr (measured) static_cast<Lanes*>(block.lanes)[index].fold(local);
+    if constexpr (Pass::reduces_parameter) {
+      V* sum = static_cast<V*>(block.parameter_lanes) + column / V::W;
+      *sum = *sum + parameter_sum;
+    }
+  }
+}
+
+// The one loop.
+template <class Pass, template <class> class A, Level L>
+void run_block(const Block& block) {
+  constexpr int W = Pass::V::W;
+  const int64_t whole = block.columns / W * W;
+  const int rest = int(block.columns - whole);
+  for (int64_t row = 0; row < block.rows; row += rows_per_fold) {
+    const int rows = int(block.rows - row < rows_per_fold ? block.rows - row : rows_per_fold);
+    int64_t index = 0;
+    for (int64_t column = 0; column < whole; column += W, index += block.lanes_step)
+      strip<Pass, A, L, false>(block, row, rows, column, W, index);
+    if (rest) strip<Pass, A, L, true>(block, row, rows, whole, rest, index);
+  }
+}
+
+// The same elements once more, one by one in float64: for the rare tile whose float32 sums cannot be trusted, and to
+// find the first shift. Writes nothing but the three arrays of rows x columns.
+template <class Pass, template <class> class A>
+void examine_block(const Block& source, double* first, double* second, double* slope) {
+  using V = typename Pass::V;
+  Block block = source;
+  block.out = nullptr;
+  for (int64_t row = 0; row < block.rows; ++row)
+    for (int64_t column = 0; column < block.columns; column += V::W) {
+      const int count = int(block.columns - column < V::W ? block.columns - column : V::W);
+      const int64_t at = row * block.columns + column;
+      Pass::template element<true>(activation_at<V, A>(block, column), block, row, column, count,
+                                   [&](V a, V b, V f, V) {
+                                     for (int i = 0; i < count; ++i) {
+                                       first[at + i] = double(a.v[i]);
+                                       second[at + i] = double(b.v[i]);
+                                       slope[at + i] = double(f.v[i]);
+                                     }
+                                   });
+    }
+}
+
+}  // namespace geoact::GEOACT_ISA

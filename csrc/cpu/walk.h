@@ -1,0 +1,459 @@
+// How one part of a call is walked: axes to blocks, blocks to tiles, tiles to records.
+//
+// A tile is what is measured before float32 sums become a float64 record: at most 4096 elements of a flat run, or 256
+// rows of a panel of columns. What the kernels cannot read in place (strided rows, an input the output overwrites) or
+// should not write in place (an output larger than the cache) passes through a small buffer that stays in L1/L2. Tile
+// borders depend on element indices only, so neither strides, alignment nor the number of threads moves a result.
+#pragma once
+
+#include "exact.h"
+#include "kernels.h"
+#include "stage.h"
+#include "vec.h"
+// vec.h first
+#include "../ops/statistics.h"
+
+namespace geoact::GEOACT_ISA {
+
+inline constexpr int64_t flat_tile = 4096, panel_columns = 512, panel_rows = 256, staged_rows = 64, call_rows = 16;
+inline constexpr int64_t probe_rows = 4, flat_probe = 64;
+// Deviations below it have squares that lose digits in float32; harmless for float64, whose range is far away.
+template <class T>
+inline constexpr double deviation_floor = sizeof(T) == 4 ? 0x1p-50 : 0x1p-500;
+
+template <class T>
+struct KernelPair {
+  void (*run)(const Block&);
+  void (*examine)(const Block&, double* first, double* second, double* slope);
+};
+
+using D = widest<double>;
+
+// All lanes of a vector to one float64, in a fixed order.
+template <class V>
+struct ToOne {
+  static GEOACT_INLINE double sum(V v) {
+    double total = 0;
+    for (int i = 0; i < V::W; ++i) total += double(v.v[i]);
+    return total;
+  }
+  static GEOACT_INLINE double count(typename V::counter c) {
+    int64_t total = 0;
+    for (int i = 0; i < V::W; ++i) total += c[i];
+    return double(total);
+  }
+  static GEOACT_INLINE double lowest(V v) {
+    double low = infinity;
+    for (int i = 0; i < V::W; ++i) low = min(double(v.v[i]), low);
+    return low;
+  }
+  static GEOACT_INLINE double highest(V v) {
+    double high = -infinity;
+    for (int i = 0; i < V::W; ++i) high = max(double(v.v[i]), high);
+    return high;
+  }
+};
+
+// Lanes [offset, offset + D::W) of a vector as float64 lanes: every column stays its own group.
+template <class V>
+struct ToColumns {
+  int offset;
+  template <class U>
+  GEOACT_INLINE D widen(U v) const {
+    D wide(0.0);
+    for (int i = 0; i < D::W; ++i) wide.v[i] = double(v[offset + i]);
+    return wide;
+  }
+  GEOACT_INLINE D sum(V v) const { return widen(v.v); }
+  GEOACT_INLINE D count(typename V::counter c) const { return widen(c); }
+  GEOACT_INLINE D lowest(V v) const { return widen(v.v); }
+  GEOACT_INLINE D highest(V v) const { return widen(v.v); }
+};
+
+template <class Statistics, Level L>
+inline constexpr int cells_of = Statistics::size;
+template <>
+inline constexpr int cells_of<Geometry, Level::counts> = Geometry::counts_size;
+
+template <class Statistics>
+inline constexpr bool has_shift = false;
+template <>
+inline constexpr bool has_shift<Geometry> = true;
+
+template <class Statistics, class T, Level L>
+class Walk {
+  using V = widest<T>;
+  using Lanes = typename Statistics::template Lanes<V, L>;
+  using Shift = typename Statistics::template Shift<V>;
+  static constexpr bool measured = L != Level::none, shifted = L == Level::moments && has_shift<Statistics>;
+  static constexpr int cells = cells_of<Statistics, L>;
+  static constexpr int64_t panel_strips = panel_columns / V::W;
+
+ public:
+  Walk(const Task& task, KernelPair<T> kernels, int item, double smallest_normal)
+      : task_(task), kernels_(kernels), item_(item), smallest_normal_(smallest_normal) {}
+
+  void run() {
+    const int inner = leaf_rank(), outer = task_.rank - inner;
+    int64_t index[max_rank] = {};
+    for (;;) {
+      Cursor at{{task_.in[0], task_.in[1]}, task_.out, 0, 0};
+      for (int i = 0; i < outer; ++i) at.move(task_.axis[i], index[i], task_.inputs);
+      if (columns_) columns_leaf(at, outer);
+      else flat_leaf(at, outer);
+      int i = outer - 1;
+      while (i >= 0 && ++index[i] == task_.axis[i].size) index[i--] = 0;
+      if (i < 0) break;
+    }
+    if (task_.stream) stream_fence();
+  }
+
+ private:
+  struct Cursor {
+    const char* in[2];
+    char* out;
+    int64_t group, parameter;
+    void move(const Axis& axis, int64_t steps, int inputs) {
+      for (int k = 0; k < inputs; ++k) in[k] += axis.stride[k] * steps;
+      out += axis.stride[inputs] * steps;
+      group += axis.group * steps;
+      parameter += axis.parameter * steps;
+    }
+  };
+  static bool plain(const Axis& axis) { return axis.group == 0 && axis.parameter == 0; }
+
+  // How many trailing axes one leaf covers: all plain ones as a flat run, or a tagged one as columns with the plain
+  // axis outside it as rows.
+  int leaf_rank() {
+    int plain_axes = 0;
+    while (plain_axes < task_.rank && plain(task_.axis[task_.rank - 1 - plain_axes])) ++plain_axes;
+    columns_ = plain_axes == 0 && task_.rank > 0;
+    if (!columns_) return plain_axes;
+    return task_.rank > 1 && plain(task_.axis[task_.rank - 2]) ? 2 : 1;
+  }
+
+  Block block_at(const Cursor& at) {
+    Block block{};
+    for (int k = 0; k < max_parameters; ++k) {
+      const T* p = static_cast<const T*>(task_.parameter[k]);
+      block.parameter[k] = p && task_.parameter_varies[k] ? p + at.parameter : p;
+    }
+    block.saturation = task_.saturation;
+    block.smallest_normal = smallest_normal_;
+    block.lanes = lanes_;
+    block.shift = shift_;
+    block.parameter_lanes = parameter_lanes_;
+    return block;
+  }
+
+  // --- a flat run ----------------------------------------------------------------------------------------------------
+
+  // `count` adjacent elements: whole vectors one below the other, then what is left of one.
+  void run_flat(Block block, int64_t count) {
+    block.rows = count / V::W;
+    block.columns = block.in_stride[0] = block.in_stride[1] = block.out_stride = V::W;
+    kernels_.run(block);
+    const int64_t done = block.rows * V::W;
+    if (done == count) return;
+    for (int k = 0; k < task_.inputs; ++k) block.in[k] = static_cast<const char*>(block.in[k]) + done * item_;
+    block.out = static_cast<char*>(block.out) + done * item_;
+    block.rows = 1;
+    block.columns = count - done;
+    kernels_.run(block);
+  }
+
+  void flat_leaf(const Cursor& at, int outer) {
+    const Box box{task_.axis + outer, task_.rank - outer, item_};
+    const int64_t total = box.size();
+    bool in_place[2] = {true, true};
+    for (int k = 0; k < task_.inputs; ++k)
+      in_place[k] = box.dense(k) && !(task_.inputs_shadowed && measured);
+    const bool direct = box.dense(task_.inputs) && !task_.stream;
+    const bool whole = !measured && in_place[0] && in_place[1] && direct;
+    Block block = block_at(at);
+    parameter_lanes_[0] = V(T(0));
+    double record[Statistics::size];
+    if constexpr (measured) load_record(record, at.group);
+    for (int64_t start = 0; start < total; start += flat_tile) {
+      const int64_t count = whole ? total : total - start < flat_tile ? total - start : flat_tile;
+      for (int k = 0; k < task_.inputs; ++k) {
+        if (in_place[k]) block.in[k] = at.in[k] + start * item_;
+        else box.gather(stage_in_[k], at.in[k], k, start, count), block.in[k] = stage_in_[k];
+      }
+      block.out = direct ? at.out + start * item_ : stage_out_;
+      if constexpr (measured) {
+        lanes_[0].clear();
+        if constexpr (shifted) choose_shift(block, record, count);
+      }
+      run_flat(block, count);
+      if (!direct) {
+        if (box.dense(task_.inputs)) stream(at.out + start * item_, stage_out_, count * item_, task_.stream);
+        else box.scatter(at.out, stage_out_, task_.inputs, start, count);
+      }
+      if constexpr (measured) {
+        harvest_flat(block, count, record);
+      }
+      if (whole) break;
+    }
+    if constexpr (measured) store_record(record, at.group);
+    if (task_.parameter_gradient) task_.parameter_gradient[at.parameter] += ToOne<V>::sum(parameter_lanes_[0]);
+  }
+
+  void load_record(double* record, int64_t group) const {
+    for (int k = 0; k < cells; ++k) record[k] = task_.cells[k * task_.groups + group];
+  }
+  void store_record(const double* record, int64_t group) {
+    for (int k = 0; k < cells; ++k) task_.cells[k * task_.groups + group] = record[k];
+  }
+
+  // The mean of what the group has seen so far; at its beginning, the mean of about sqrt(count) elements: a single
+  // outlier among k of n values then costs at most n / k^2 in conditioning.
+  void choose_shift(const Block& block, const double* record, int64_t count) {
+    double x = record[Geometry::mean_x], y = record[Geometry::mean_y];
+    if (record[Geometry::n] == 0 || !is_finite(x) || !is_finite(y)) {
+      const int64_t some = count >= 1024 ? flat_probe : count < flat_probe / 4 ? count : flat_probe / 4;
+      Block probe = block;
+      probe.rows = 1;
+      probe.columns = some;
+      kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
+      x = finite_or_zero(mean_of(exact_[0], some, 1));
+      y = finite_or_zero(mean_of(exact_[1], some, 1));
+    }
+    set_shift(0, T(x), T(y));
+  }
+  static double finite_or_zero(double v) { return is_finite(double(T(v))) ? v : 0; }
+  void set_shift(int64_t strip, V x, V y) {
+    if constexpr (has_shift<Statistics>) shift_[strip] = Shift{x, y};
+  }
+  double shift_x(int64_t strip, int lane) const {
+    if constexpr (shifted) return double(shift_[strip].x.v[lane]);
+    else return 0;
+  }
+  double shift_y(int64_t strip, int lane) const {
+    if constexpr (shifted) return double(shift_[strip].y.v[lane]);
+    else return 0;
+  }
+
+  void harvest_flat(Block block, int64_t count, double* record) {
+    double fresh[Statistics::size];
+    lanes_[0].template finish<double>(fresh, double(count), ToOne<V>{}, shift_x(0, 0), shift_y(0, 0));
+    if (Statistics::template suspicious<L>(fresh, deviation_floor<T>)) {
+      block.rows = 1;
+      block.columns = count;
+      kernels_.examine(block, exact_[0], exact_[1], exact_[2]);
+      measure<L>(Statistics{}, Sample{exact_[0], exact_[1], exact_[2], count, 1}, task_.saturation, smallest_normal_,
+                 fresh);
+    }
+    Statistics::template combine<L>(record, fresh);
+  }
+
+  // --- columns -------------------------------------------------------------------------------------------------------
+
+  struct Panel {
+    int64_t row, rows, column, columns;  // within the leaf
+    int64_t group, group_step;           // of its first column
+  };
+
+  void columns_leaf(const Cursor& at, int outer) {
+    const Axis& across = task_.axis[task_.rank - 1];
+    const Axis single{1, {}, 0, 0};
+    const Axis& down = task_.rank - outer == 2 ? task_.axis[outer] : single;
+    bool staged = task_.inputs_shadowed && measured;
+    const auto steps_whole = [&](int k) { return across.stride[k] == item_ && down.stride[k] % item_ == 0; };
+    for (int k = 0; k < task_.inputs; ++k) staged |= !steps_whole(k);
+    const bool direct = steps_whole(task_.inputs) && !task_.stream;
+    const int64_t tile_rows = staged ? staged_rows : panel_rows;
+    for (int64_t row = 0; row < down.size; row += tile_rows)
+      for (int64_t column = 0; column < across.size; column += panel_columns) {
+        const Panel panel{row, min_of(tile_rows, down.size - row), column,
+                          min_of(panel_columns, across.size - column), at.group + column * across.group, across.group};
+        Cursor corner = at;
+        corner.move(down, row, task_.inputs);
+        corner.move(across, column, task_.inputs);
+        run_panel(corner, panel, down, across, staged, direct);
+      }
+  }
+  static int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
+
+  void run_panel(const Cursor& at, const Panel& panel, const Axis& down, const Axis& across, bool staged, bool direct) {
+    Block block = block_at(at);
+    block.columns = panel.columns;
+    block.lanes_step = panel.group_step != 0;
+    for (int k = 0; k < max_parameters; ++k) block.parameter_stride[k] = task_.parameter_varies[k] && across.parameter;
+    const Axis axes[2] = {{panel.rows, {down.stride[0], down.stride[1], down.stride[2]}, 0, 0},
+                          {panel.columns, {across.stride[0], across.stride[1], across.stride[2]}, 0, 0}};
+    const Box box{axes, 2, item_};
+    for (int k = 0; k < task_.inputs; ++k) {
+      block.in[k] = at.in[k];
+      block.in_stride[k] = down.stride[k] / item_;
+      if (!staged) continue;
+      box.gather(stage_in_[k], at.in[k], k, 0, panel.rows * panel.columns);
+      block.in[k] = stage_in_[k];
+      block.in_stride[k] = panel.columns;
+    }
+    block.out = at.out;
+    block.out_stride = down.stride[task_.inputs] / item_;
+    block.rows = panel.rows;
+    const int64_t strips = (panel.columns + V::W - 1) / V::W;
+    if constexpr (measured) {
+      for (int64_t s = 0; s < (block.lanes_step ? strips : 1); ++s) lanes_[s].clear();
+      if constexpr (shifted) choose_shifts(block, panel);
+    }
+    for (int64_t s = 0; s < strips; ++s) parameter_lanes_[s] = V(T(0));
+    if (direct) kernels_.run(block);
+    else run_staged(block, box);
+    if constexpr (measured) {
+      if (block.lanes_step) harvest_columns(block, panel);
+      else harvest_shared(block, panel);
+    }
+    if (task_.parameter_gradient) harvest_parameter(at, panel, across.parameter);
+  }
+
+  void run_staged(const Block& whole, const Box& box) {
+    Block block = whole;
+    for (int64_t row = 0; row < whole.rows; row += call_rows) {
+      block.rows = min_of(call_rows, whole.rows - row);
+      for (int k = 0; k < task_.inputs; ++k)
+        block.in[k] = static_cast<const char*>(whole.in[k]) + row * whole.in_stride[k] * item_;
+      block.out = stage_out_;
+      block.out_stride = whole.columns;
+      kernels_.run(block);
+      const int out = task_.inputs;
+      if (!box.unit(out)) {
+        box.scatter(static_cast<char*>(whole.out), stage_out_, out, row * whole.columns, block.rows * whole.columns);
+        continue;
+      }
+      for (int64_t r = 0; r < block.rows; ++r)
+        stream(static_cast<char*>(whole.out) + (row + r) * box.stride(out), stage_out_ + r * whole.columns * item_,
+               whole.columns * item_, task_.stream);
+    }
+  }
+
+  // Column by column: the mean so far, or that of the first few rows.
+  void choose_shifts(const Block& block, const Panel& panel) {
+    const double* n = task_.cells + Geometry::n * task_.groups;
+    const double* mean_x = task_.cells + Geometry::mean_x * task_.groups;
+    const double* mean_y = task_.cells + Geometry::mean_y * task_.groups;
+    int64_t examined = 0;
+    const auto column_shift = [&](int64_t c, T& x, T& y) {
+      const int64_t g = panel.group + c * panel.group_step;
+      if (n[g] != 0 && is_finite(mean_x[g]) && is_finite(mean_y[g])) {
+        x = T(mean_x[g]);
+        y = T(mean_y[g]);
+        return;
+      }
+      if (!examined) {
+        Block probe = block;
+        examined = probe.rows = min_of(probe_rows, panel.rows);
+        kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
+      }
+      x = T(finite_or_zero(mean_of(exact_[0] + c, examined, panel.columns)));
+      y = T(finite_or_zero(mean_of(exact_[1] + c, examined, panel.columns)));
+    };
+    T x = 0, y = 0;
+    if (!block.lanes_step) {
+      column_shift(0, x, y);
+      set_shift(0, V(x), V(y));
+      return;
+    }
+    for (int64_t c = 0; c < panel.columns; ++c) {
+      column_shift(c, x, y);
+      shift_[c / V::W].x.v[c % V::W] = x;
+      shift_[c / V::W].y.v[c % V::W] = y;
+    }
+  }
+
+  Block strip_of(const Block& block, int64_t column, int count) const {
+    Block strip = block;
+    for (int k = 0; k < task_.inputs; ++k) strip.in[k] = static_cast<const char*>(block.in[k]) + column * item_;
+    for (int k = 0; k < max_parameters; ++k)
+      if (block.parameter_stride[k]) strip.parameter[k] = static_cast<const T*>(block.parameter[k]) + column;
+    strip.columns = count;
+    return strip;
+  }
+
+  void harvest_columns(const Block& block, const Panel& panel) {
+    for (int64_t column = 0; column < panel.columns; column += V::W) {
+      const int count = int(min_of(V::W, panel.columns - column));
+      const int64_t s = column / V::W, group = panel.group + column * panel.group_step;
+      alignas(64) double fresh[Statistics::size][V::W], record[Statistics::size][V::W];
+      bool doubtful = false;
+      for (int h = 0; h < V::W; h += D::W) {
+        D cell[Statistics::size], sx(0.0), sy(0.0);
+        const ToColumns<V> reduce{h};
+        if constexpr (shifted) sx = reduce.sum(shift_[s].x), sy = reduce.sum(shift_[s].y);
+        lanes_[s].template finish<D>(cell, D(double(panel.rows)), reduce, sx, sy);
+        const auto suspect = Statistics::template suspicious<L>(cell, D(deviation_floor<T>));
+        const D flag = select(suspect, D(1.0), D(0.0));
+        for (int i = 0; i < D::W && h + i < count; ++i) doubtful |= flag.v[i] != 0;
+        for (int k = 0; k < cells; ++k) storage<D, double>::store(fresh[k] + h, cell[k]);
+      }
+      if (doubtful) measure_strip(strip_of(block, column, count), fresh);
+      const bool adjacent = panel.group_step == 1 && count == V::W;
+      for (int k = 0; k < cells; ++k)
+        for (int i = 0; i < count; ++i) record[k][i] = task_.cells[k * task_.groups + group + i * panel.group_step];
+      (void)adjacent;
+      for (int h = 0; h < V::W; h += D::W) {
+        D a[Statistics::size], b[Statistics::size];
+        for (int k = 0; k < cells; ++k) {
+          a[k] = storage<D, double>::load(record[k] + h);
+          b[k] = storage<D, double>::load(fresh[k] + h);
+        }
+        Statistics::template combine<L>(a, b);
+        for (int k = 0; k < cells; ++k) storage<D, double>::store(record[k] + h, a[k]);
+      }
+      for (int k = 0; k < cells; ++k)
+        for (int i = 0; i < count; ++i) task_.cells[k * task_.groups + group + i * panel.group_step] = record[k][i];
+    }
+  }
+
+  void measure_strip(const Block& strip, double (*fresh)[V::W]) {
+    kernels_.examine(strip, exact_[0], exact_[1], exact_[2]);
+    for (int64_t c = 0; c < strip.columns; ++c) {
+      double cell[Statistics::size];
+      measure<L>(Statistics{}, Sample{exact_[0] + c, exact_[1] + c, exact_[2] + c, strip.rows, strip.columns},
+                 task_.saturation, smallest_normal_, cell);
+      for (int k = 0; k < cells; ++k) fresh[k][c] = cell[k];
+    }
+  }
+
+  // All columns belong to one group (its parameter varies, its statistics do not).
+  void harvest_shared(const Block& block, const Panel& panel) {
+    double record[Statistics::size], fresh[Statistics::size];
+    load_record(record, panel.group);
+    lanes_[0].template finish<double>(fresh, double(panel.rows * panel.columns), ToOne<V>{}, shift_x(0, 0),
+                                      shift_y(0, 0));
+    if (Statistics::template suspicious<L>(fresh, deviation_floor<T>)) {
+      Statistics::init(fresh);
+      for (int64_t column = 0; column < panel.columns; column += V::W) {
+        double cell[Statistics::size];
+        const Block strip = strip_of(block, column, int(min_of(V::W, panel.columns - column)));
+        kernels_.examine(strip, exact_[0], exact_[1], exact_[2]);
+        measure<L>(Statistics{}, Sample{exact_[0], exact_[1], exact_[2], strip.rows * strip.columns, 1},
+                   task_.saturation, smallest_normal_, cell);
+        Statistics::template combine<L>(fresh, cell);
+      }
+    }
+    Statistics::template combine<L>(record, fresh);
+    store_record(record, panel.group);
+  }
+
+  void harvest_parameter(const Cursor& at, const Panel& panel, int64_t step) {
+    for (int64_t c = 0; c < panel.columns; ++c)
+      task_.parameter_gradient[at.parameter + c * step] += double(parameter_lanes_[c / V::W].v[c % V::W]);
+  }
+
+  const Task& task_;
+  const KernelPair<T> kernels_;
+  const int item_;
+  const double smallest_normal_;
+  bool columns_ = false;
+  alignas(64) char stage_in_[2][staged_rows * panel_columns * sizeof(T)];
+  alignas(64) char stage_out_[call_rows * panel_columns * sizeof(T)];
+  alignas(64) Lanes lanes_[panel_strips];
+  alignas(64) Shift shift_[panel_strips];
+  alignas(64) V parameter_lanes_[panel_strips];
+  alignas(64) double exact_[3][flat_tile];
+};
+
+}  // namespace geoact::GEOACT_ISA

@@ -1,0 +1,353 @@
+// WITH WHAT words activations are written: verbs over a value type V that is float or double (CUDA, tests) or a vec of
+// them (CPU). The primitives (fma, select, min, round, ldexp, ...) are overloads: the scalar ones are here, those of
+// vec are in cpu/vec.h, which must then be included first.
+//
+// Accuracy rests on three habits:
+//   * exp is kept in two parts, p * 2^n. The power is applied last, so a subnormal result is rounded once.
+//   * An argument of exp that is itself a product is carried as head + tail: exp turns an absolute error of its
+//     argument into a relative one of its result.
+//   * Division is a real division; nothing is a reciprocal estimate.
+//
+// May include: coefficients.h. No loops over data, no intrinsics, no CUDA calls.
+#pragma once
+
+#ifndef GEOACT_ISA
+#define GEOACT_ISA scalar
+#endif
+
+#if defined(__CUDACC__)
+#define GEOACT_HD __host__ __device__ inline
+#else
+#define GEOACT_HD inline __attribute__((always_inline))
+#endif
+
+#include "coefficients.h"
+
+namespace geoact::GEOACT_ISA {
+
+// --- the scalar type under V -----------------------------------------------------------------------------------------
+
+template <class V>
+struct scalar_under {
+  using type = typename V::scalar;
+};
+template <>
+struct scalar_under<float> {
+  using type = float;
+};
+template <>
+struct scalar_under<double> {
+  using type = double;
+};
+template <class V>
+using scalar_of = typename scalar_under<V>::type;
+
+// a for float, b for double
+template <class V>
+constexpr scalar_of<V> per_precision(float a, double b) {
+  if constexpr (sizeof(scalar_of<V>) == sizeof(float)) return a;
+  else return b;
+}
+
+// A constant in every lane, rounded to the precision of V.
+template <class V>
+GEOACT_HD V lit(double c) {
+  return V(static_cast<scalar_of<V>>(c));
+}
+
+// --- primitives for float and double ---------------------------------------------------------------------------------
+
+// Whether fma(a, b, c) rounds once.
+inline constexpr bool fuses =
+#if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__aarch64__)
+    true;
+#else
+    false;
+#endif
+
+GEOACT_HD float fma(float a, float b, float c) {
+  if constexpr (fuses) return __builtin_fmaf(a, b, c);
+  else return a * b + c;
+}
+GEOACT_HD double fma(double a, double b, double c) {
+  if constexpr (fuses) return __builtin_fma(a, b, c);
+  else return a * b + c;
+}
+GEOACT_HD float abs(float a) { return __builtin_fabsf(a); }
+GEOACT_HD double abs(double a) { return __builtin_fabs(a); }
+GEOACT_HD float copysign(float a, float s) { return __builtin_copysignf(a, s); }
+GEOACT_HD double copysign(double a, double s) { return __builtin_copysign(a, s); }
+
+GEOACT_HD float select(bool m, float a, float b) { return m ? a : b; }
+GEOACT_HD double select(bool m, double a, double b) { return m ? a : b; }
+
+// The second operand where the two are equal or unordered: max(0, x) hands NaN and -0 through.
+GEOACT_HD float max(float a, float b) { return a > b ? a : b; }
+GEOACT_HD double max(double a, double b) { return a > b ? a : b; }
+GEOACT_HD float min(float a, float b) { return a < b ? a : b; }
+GEOACT_HD double min(double a, double b) { return a < b ? a : b; }
+
+GEOACT_HD unsigned bits(float a) { return __builtin_bit_cast(unsigned, a); }
+GEOACT_HD unsigned long long bits(double a) { return __builtin_bit_cast(unsigned long long, a); }
+
+// To the nearest integer, ties to even, for |a| < 2^22 and 2^51.
+GEOACT_HD float round(float a) { return (a + 0x1.8p23f) - 0x1.8p23f; }
+GEOACT_HD double round(double a) { return (a + 0x1.8p52) - 0x1.8p52; }
+
+// 2^n for integral-valued n whose power is a normal number.
+GEOACT_HD float pow2(float n) { return __builtin_bit_cast(float, bits(n + (0x1.8p23f + 127)) << 23); }
+GEOACT_HD double pow2(double n) { return __builtin_bit_cast(double, bits(n + (0x1.8p52 + 1023)) << 52); }
+
+// a * 2^n, rounded once: the first factor keeps a normal.
+GEOACT_HD float ldexp(float a, float n) {
+  const float first = round(n * 0.5f);
+  return (a * pow2(first)) * pow2(n - first);
+}
+GEOACT_HD double ldexp(double a, double n) {
+  const double first = round(n * 0.5);
+  return (a * pow2(first)) * pow2(n - first);
+}
+
+// a with the lower half of its significand cleared: the product of two such numbers is exact.
+GEOACT_HD float upper(float a) { return __builtin_bit_cast(float, bits(a) & 0xfffff000u); }
+GEOACT_HD double upper(double a) { return __builtin_bit_cast(double, bits(a) & 0xfffffffff8000000ull); }
+
+// c / 6, for the products that must be exact at c = 6
+template <class V>
+GEOACT_HD V sixth(V c) {
+  // 1/6 is 0.0010101...: what its rounding lost is a sixth of a power of two.
+  return fma(c, lit<V>(1.0 / 6), c * lit<V>(per_precision<V>(-0x1p-25f, 0x1p-54) / 6));
+}
+
+// --- polynomials -----------------------------------------------------------------------------------------------------
+
+// The coefficient of x^I in C(x N / D), N / D a power of two or its negative: scaling the argument costs nothing.
+template <class V, class C, int I, int N, int D>
+GEOACT_HD V coefficient() {
+  constexpr auto scaled = [] {
+    scalar_of<V> c = C::c[I];
+    for (int k = 0; k < I; ++k) c = c * N / D;
+    return c;
+  }();
+  return V(scaled);
+}
+
+// The terms I, I + Step, ... in powers of y = x^Step
+template <class C, int I, int Step, int N, int D, class V>
+GEOACT_HD V horner(V y) {
+  if constexpr (I + Step > C::degree) return coefficient<V, C, I, N, D>();
+  else return fma(horner<C, I + Step, Step, N, D>(y), y, coefficient<V, C, I, N, D>());
+}
+
+// c0 + c1 x N / D + ...; long ones in two or four interleaved parts, or they would wait for their own results
+template <class C, int N = 1, int D = 1, class V>
+GEOACT_HD V polynomial(V x) {
+  if constexpr (C::degree < 7) return horner<C, 0, 1, N, D>(x);
+  else {
+    const V x2 = x * x;
+    if constexpr (C::degree < 16) return fma(horner<C, 1, 2, N, D>(x2), x, horner<C, 0, 2, N, D>(x2));
+    else {
+      const V x4 = x2 * x2;
+      const V low = fma(horner<C, 1, 4, N, D>(x4), x, horner<C, 0, 4, N, D>(x4));
+      const V high = fma(horner<C, 3, 4, N, D>(x4), x, horner<C, 2, 4, N, D>(x4));
+      return fma(high, x2, low);
+    }
+  }
+}
+
+// --- head and tail ---------------------------------------------------------------------------------------------------
+
+// The unevaluated sum head + tail. The tail is small, but not always below half an ulp of the head.
+template <class V>
+struct Sum {
+  V head, tail;
+};
+
+template <class V>
+GEOACT_HD Sum<V> product(V a, V b) {
+  if constexpr (fuses) {
+    const V head = a * b;
+    return {head, fma(a, b, -head)};
+  } else {
+    const V a_upper = upper(a), b_upper = upper(b);
+    return {a_upper * b_upper, a_upper * (b - b_upper) + (a - a_upper) * b};
+  }
+}
+
+template <class V>
+GEOACT_HD Sum<V> square(V a) {
+  if constexpr (fuses) {
+    const V head = a * a;
+    return {head, fma(a, a, -head)};
+  } else {
+    const V a_upper = upper(a);
+    return {a_upper * a_upper, (a - a_upper) * (a + a_upper)};
+  }
+}
+
+// The tail where it is one. Of an infinite head it is NaN or infinite and matters no more: any small number will do.
+template <class V>
+GEOACT_HD V bounded_tail(Sum<V> x) {
+  return max(min(x.tail, lit<V>(1)), lit<V>(-1));
+}
+
+// --- exp -------------------------------------------------------------------------------------------------------------
+
+// All of these are of x N / D, as the polynomials are. n is integral-valued, and x N / D = n ln 2 + r N / D with
+// |r N / D| <= ln(2) / 2.
+template <int N = 1, int D = 1, class V>
+GEOACT_HD V exponent(V x) {
+  return round(x * V(Ln2<scalar_of<V>>::inverse * N / D));
+}
+template <int N = 1, int D = 1, class V>
+GEOACT_HD V remainder(V x, V n) {
+  using Ln2 = Ln2<scalar_of<V>>;
+  return fma(n, V(-Ln2::low * D / N), fma(n, V(-Ln2::high * D / N), x));
+}
+
+// (exp(r N / D) - 1) / r
+template <int N = 1, int D = 1, class V>
+GEOACT_HD V expm1_ratio(V r) {
+  using T = scalar_of<V>;
+  return fma(polynomial<ExpTail<T>, N, D>(r) * V(T(N * N) / (D * D)), r, V(T(N) / D));
+}
+template <class V>
+GEOACT_HD V expm1_reduced(V r) {  // exp(r) - 1 relatively accurate: r is added last
+  return fma(r * r, polynomial<ExpTail<scalar_of<V>>>(r), r);
+}
+
+// p * 2^n with p near 1
+template <class V>
+struct Power {
+  V p, n;
+};
+
+// |x N / D| < 2 bias ln 2
+template <int N = 1, int D = 1, class V>
+GEOACT_HD Power<V> exp_parts(V x) {
+  const V n = exponent<N, D>(x), r = remainder<N, D>(x, n);
+  return {fma(expm1_ratio<N, D>(r), r, lit<V>(1)), n};
+}
+template <int N = 1, int D = 1, class V>
+GEOACT_HD Power<V> exp_parts(Sum<V> x) {
+  const V n = exponent<N, D>(x.head), r = remainder<N, D>(x.head, n) + x.tail;
+  return {fma(expm1_ratio<N, D>(r), r, lit<V>(1)), n};
+}
+
+template <class V>
+GEOACT_HD V exp(V x) {
+  const Power<V> e = exp_parts(x);
+  return ldexp(e.p, e.n);
+}
+
+// exp(x) - 1 for |x| < 2 bias ln 2, relatively accurate; the sign of x = -0 is lost
+template <class V>
+GEOACT_HD V expm1(V x) {
+  const V n = exponent(x), power = ldexp(lit<V>(1), n);
+  return fma(expm1_reduced(remainder(x, n)), power, power - lit<V>(1));
+}
+
+// log(1 + e) / e for 0 <= e <= 1
+template <class V>
+GEOACT_HD V log1p_ratio(V e) {
+  return polynomial<Log1pRatio<scalar_of<V>>>(e);
+}
+
+// --- the logistic function -------------------------------------------------------------------------------------------
+
+// sigma(x) = 2^n / (2^n + p) where p 2^-n = exp(-x), with n kept apart: the factor 2^n of the numerator goes last.
+//
+// x is bounded above, where sigma is 1 to the last bit. Below, only n is: beyond its bound p grows to infinity and the
+// quotient falls to 0 by itself, so that x sigma(x) at -inf is -inf / inf = NaN, the -inf * 0 that it ought to be.
+template <class V>
+struct Logistic {
+  V r, factor, n, power;  // p = 1 + factor r, power = 2^n
+
+  // 2^n + p, with p not rounded on its own
+  GEOACT_HD V denominator() const { return fma(factor, r, power) + lit<V>(1); }
+  GEOACT_HD V value() const { return power / denominator(); }
+  // 1 - sigma = p / (2^n + p), given the inverse of the denominator; inf * 0 is kept away
+  GEOACT_HD V complement(V inverse) const { return min(lit<V>(1e30), fma(factor, r, lit<V>(1))) * inverse; }
+};
+
+template <class V>
+inline constexpr scalar_of<V> logistic_one = per_precision<V>(24, 45);  // sigma is 1 to the last bit beyond
+template <class V>
+inline constexpr scalar_of<V> logistic_zero = per_precision<V>(-160, -1200);  // x sigma is 0 beyond
+template <class V>
+inline constexpr scalar_of<V> lowest_exponent = per_precision<V>(-250, -2000);
+
+template <class V>
+GEOACT_HD V logistic_exponent(V bounded) {
+  return max(V(lowest_exponent<V>), exponent(bounded));
+}
+template <class V>
+GEOACT_HD Logistic<V> logistic_of_reduced(V r, V n) {
+  return {r, expm1_ratio<-1>(r), n, ldexp(lit<V>(1), n)};
+}
+template <class V>
+GEOACT_HD Logistic<V> logistic(V x) {
+  const V bounded = min(V(logistic_one<V>), x), n = logistic_exponent(bounded);
+  return logistic_of_reduced(remainder(bounded, n), n);
+}
+template <class V>
+GEOACT_HD Logistic<V> logistic(Sum<V> x) {
+  const V bounded = min(V(logistic_one<V>), x.head), n = logistic_exponent(bounded);
+  return logistic_of_reduced(remainder(bounded, n) + bounded_tail(x), n);
+}
+
+// --- tanh ------------------------------------------------------------------------------------------------------------
+
+// tanh(a / 2) = above / below = (1 - e) / (1 + e) with e = exp(-a), a >= 0. The two are rounded once each from the same
+// exp(r) - 1: one as a sum with the other would carry its rounding error twice.
+template <class V>
+struct TanhQuotient {
+  V above, below;
+};
+
+template <int Scale, class V>  // Scale times the denominator
+GEOACT_HD TanhQuotient<V> tanh_of_half(V a) {
+  const V x = min(lit<V>(per_precision<V>(30, 60)), a), n = exponent<-1>(x), r = remainder<-1>(x, n);
+  const V power = ldexp(lit<V>(1), n), scaled = ldexp(lit<V>(Scale), n);
+  const V m = fma(r * r, polynomial<ExpTail<scalar_of<V>>, -1>(r), -r);
+  return {fma(m, power, power - lit<V>(1)), fma(m, scaled, scaled + lit<V>(Scale))};
+}
+
+// --- the normal distribution -----------------------------------------------------------------------------------------
+
+// For 0 <= a, exp(-a^2/2) = density * 2^n and P(N(0,1) > a) = density * ratio * 2^n. Beyond a bound, where a times
+// either rounds to 0, a is that bound.
+template <class V>
+struct NormalTailParts {
+  V a, density, ratio, n;
+};
+
+template <class V>
+GEOACT_HD NormalTailParts<V> normal_tail(V a) {
+  using T = scalar_of<V>;
+  const V bounded = min(V(NormalTailBound<T>::value), a);
+  const Sum<V> s = square(bounded);
+  const Power<V> e = exp_parts<-1, 2>(s);
+  // The denominator is found as 2 a numerator + rest: that correlates the rounding errors of the two, which the
+  // quotient then cancels in part.
+  const V above = polynomial<NormalTailAbove<T>>(bounded);
+  const V below = fma(bounded + bounded, above, polynomial<NormalTailRest<T>>(bounded));
+  return {bounded, e.p, above / below, e.n};
+}
+
+// --- edges -----------------------------------------------------------------------------------------------------------
+
+// y, but NaN where x is -inf: for products x * f(x) whose f(-inf) = 0 was reached with a bounded argument.
+template <class V>
+GEOACT_HD V nan_at_minus_infinity(V x, V y) {
+  return fma(min(lit<V>(0), x), lit<V>(0), y);
+}
+
+// 1 - y^2 without cancellation
+template <class V>
+GEOACT_HD V square_below(V y, scalar_of<V> bound) {
+  if constexpr (fuses) return fma(-y, y, V(bound * bound));
+  else return (V(bound) - y) * (V(bound) + y);
+}
+
+}  // namespace geoact::GEOACT_ISA

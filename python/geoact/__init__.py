@@ -1,0 +1,35 @@
+"""Fused activations that measure, in the same pass over memory, what they do to the geometry of the data.
+
+Every activation is a row of the registry in :mod:`geoact.activations` and a callable here: ``geoact.relu(x)``. Pass
+``stats=geoact.GeometryStats()`` and the same pass fills it; pass ``stats=geoact.GradientStats()`` to ``.backward``.
+
+What may be imported: NumPy and the compiled ``geoact._core``. Other frameworks are recognised by what is already in
+``sys.modules`` and never imported from here; the study and the command line live behind an extra.
+"""
+
+from geoact import activations as _registry
+from geoact.activations import *  # noqa: F403  every public name there is a row or speaks of rows
+from geoact.backends import Info, info, isa, num_threads, set_isa, set_num_threads
+from geoact.statistics import GeometryStats, GradientStats
+
+__version__ = "0.1.0"
+
+# The function, not the module of the same name: geoact.activations() lists the rows.
+activations = _registry.activations
+
+__all__ = [  # noqa: PLE0604
+    "Activation",
+    "GeometryStats",
+    "GradientStats",
+    "Info",
+    "Parameter",
+    "__version__",
+    "activations",
+    "get",
+    "info",
+    "isa",
+    "num_threads",
+    "set_isa",
+    "set_num_threads",
+    *_registry.activations(),
+]

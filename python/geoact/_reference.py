@@ -1,0 +1,172 @@
+"""Float64 NumPy references of the activations and their slopes: what every kernel is checked against.
+
+Written for accuracy at every finite x, not for speed: no cancellation near zero, no overflow in the tails.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+Parameter = Any  # a number, or an array that broadcasts against x
+
+
+def _quiet(x: Array) -> Array:
+    return np.asarray(x, dtype=np.float64)
+
+
+def sigmoid(x: Array) -> Array:
+    e = np.exp(-np.abs(_quiet(x)))
+    return np.where(x < 0, e, np.where(np.isnan(x), np.nan, 1.0)) / (1 + e)
+
+
+def sigmoid_slope(x: Array) -> Array:
+    return sigmoid(x) * sigmoid(-x)
+
+
+def centered_sigmoid(x: Array) -> Array:
+    return np.tanh(x / 2) / 2
+
+
+def tanh(x: Array) -> Array:
+    return np.tanh(x)
+
+
+def tanh_slope(x: Array) -> Array:
+    return 4 * sigmoid_slope(2 * x)
+
+
+def relu(x: Array) -> Array:
+    return np.maximum(x, 0)
+
+
+def step(x: Array) -> Array:
+    return np.where(x <= 0, 0.0, 1.0)
+
+
+def leaky_relu(x: Array, negative_slope: Parameter) -> Array:
+    return np.where(x > 0, x, x * negative_slope)
+
+
+def leaky_relu_slope(x: Array, negative_slope: Parameter) -> Array:
+    return np.where(x > 0, 1.0, negative_slope)
+
+
+def prelu_param_slope(x: Array, weight: Parameter) -> Array:
+    return np.where(x > 0, 0.0, x)
+
+
+def relu_squared(x: Array) -> Array:
+    return np.maximum(x, 0) ** 2
+
+
+def relu_squared_slope(x: Array) -> Array:
+    return 2 * np.maximum(x, 0)
+
+
+def elu(x: Array, alpha: Parameter) -> Array:
+    return np.where(x > 0, x, alpha * np.expm1(np.minimum(x, 0)))
+
+
+def elu_slope(x: Array, alpha: Parameter) -> Array:
+    return np.where(x > 0, 1.0, alpha * np.exp(np.minimum(x, 0)))
+
+
+def silu(x: Array) -> Array:
+    return swish(x, 1.0)
+
+
+def silu_slope(x: Array) -> Array:
+    return swish_slope(x, 1.0)
+
+
+def swish(x: Array, beta: Parameter) -> Array:
+    # x exp(beta x) before the division: the product is a normal number where exp(beta x) alone no longer is.
+    u = x * beta
+    e = np.exp(-np.abs(u) / 2)
+    return np.where(u < 0, (x * e) * e, x) / (1 + e * e)
+
+
+def swish_slope(x: Array, beta: Parameter) -> Array:
+    s = sigmoid(x * beta)
+    return s + x * beta * s * sigmoid(-x * beta)
+
+
+def swish_param_slope(x: Array, beta: Parameter) -> Array:
+    return x * x * sigmoid_slope(x * beta)
+
+
+_erfc = np.vectorize(math.erfc, otypes=[np.float64])
+
+
+def _normal_cdf(x: Array) -> Array:
+    return np.asarray(_erfc(-_quiet(x) / math.sqrt(2)) / 2)
+
+
+def gelu(x: Array) -> Array:
+    return x * _normal_cdf(x)
+
+
+def gelu_slope(x: Array) -> Array:
+    # x is bounded because exp(-x^2 / 2) is zero long before x overflows the product
+    near = np.clip(x, -50, 50)
+    return _normal_cdf(x) + near * np.exp(-near * near / 2) / math.sqrt(2 * math.pi)
+
+
+_K = 2 * math.sqrt(2 / math.pi)
+_C = 0.044715
+
+
+def gelu_tanh(x: Array) -> Array:
+    near = np.clip(x, -30, 30)
+    return np.where(np.abs(x) > 30, np.where(x > 0, x, -0.0), swish(near, _K * (1 + _C * near * near)))
+
+
+def gelu_tanh_slope(x: Array) -> Array:
+    near = np.clip(x, -30, 30)
+    s = sigmoid(_K * (near + _C * near**3))
+    return s + near * s * (1 - s) * _K * (1 + 3 * _C * near * near)
+
+
+def softplus(x: Array, beta: Parameter, threshold: Parameter) -> Array:
+    u = x * beta
+    smooth = (np.maximum(u, 0) + np.log1p(np.exp(-np.abs(u)))) / beta
+    return np.where(u > threshold, x, smooth)
+
+
+def softplus_slope(x: Array, beta: Parameter, threshold: Parameter) -> Array:
+    return np.where(x * beta > threshold, 1.0, sigmoid(x * beta))
+
+
+def hardsigmoid(x: Array) -> Array:
+    return np.minimum(np.maximum(x + 3, 0), 6) / 6
+
+
+def hardsigmoid_slope(x: Array) -> Array:
+    return np.where((x > -3) & (x < 3), 1 / 6, 0.0)
+
+
+def hardswish(x: Array) -> Array:
+    return x * np.minimum(np.maximum(x + 3, 0), 6) / 6
+
+
+def hardswish_slope(x: Array) -> Array:
+    return np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0))
+
+
+def mish(x: Array) -> Array:
+    e = np.exp(-np.abs(x))
+    low = e * (e + 2) / (e * (e + 2) + 2)
+    high = (1 + 2 * e) / (1 + 2 * e + 2 * e * e)
+    return x * np.where(x < 0, low, high)
+
+
+def mish_slope(x: Array) -> Array:
+    e = np.exp(-np.abs(x))
+    t = np.where(x < 0, e * (e + 2) / (e * (e + 2) + 2), (1 + 2 * e) / (1 + 2 * e + 2 * e * e))
+    sech = np.where(x < 0, 2 * (1 + e), 2 * e * (1 + e)) / np.where(x < 0, e * (e + 2) + 2, 1 + 2 * e + 2 * e * e)
+    return t + np.clip(x, -1e3, 1e3) * sech * sech * sigmoid(x)

@@ -1,0 +1,356 @@
+"""The registry: one row per activation, and the row is the public callable.
+
+A row states what the compiled struct of the same name (``csrc/ops/activations.h``) computes: parameters with torch's
+names and defaults, the float64 NumPy reference, the accuracy promised and the source. Tests, benchmarks and the table
+in the documentation are generated from these rows. Every public name here is re-exported by ``geoact``.
+"""
+
+from __future__ import annotations
+
+import inspect as _inspect
+from collections.abc import Callable as _Callable
+from dataclasses import dataclass as _dataclass
+from dataclasses import field as _field
+from typing import Any as _Any
+
+import numpy as _np
+import numpy.typing as _npt
+
+from geoact import _core
+from geoact import _reference as _ref
+from geoact.frontends import numpy as _frontend
+from geoact.statistics import GeometryStats as _GeometryStats
+from geoact.statistics import GradientStats as _GradientStats
+
+_Float64 = _npt.NDArray[_np.float64]
+_INDEX = {name: index for index, (name, *_) in enumerate(_core.activations())}
+_ROWS: dict[str, Activation] = {}
+
+
+@_dataclass(frozen=True)
+class Parameter:
+    """One parameter of an activation. ``default`` is None where the caller must give it."""
+
+    name: str
+    default: float | None
+    doc: str
+
+
+@_dataclass(frozen=True, eq=False)
+class Activation:
+    """An activation function: a row of the registry that can be called.
+
+    Attributes
+    ----------
+    name : str
+        Public name, the same in C++ and Python.
+    formula : str
+        Definition, for the documentation.
+    value, slope : callable
+        Float64 NumPy references ``value(x, *parameters)`` and ``slope(x, *parameters)``, written for accuracy.
+    parameters : tuple of Parameter
+        In the order of the arguments after x.
+    param_slope : callable, optional
+        Reference derivative with respect to the one trainable parameter.
+    ulp : dict
+        Promised largest error of ``value``, in units in the last place, by dtype.
+    kinks : tuple of float
+        Points where the slope jumps; numerical derivatives are not taken across them.
+    """
+
+    name: str
+    formula: str
+    value: _Callable[..., _Float64] = _field(repr=False)
+    slope: _Callable[..., _Float64] = _field(repr=False)
+    parameters: tuple[Parameter, ...] = ()
+    param_slope: _Callable[..., _Float64] | None = _field(default=None, repr=False)
+    ulp: dict[str, float] = _field(default_factory=lambda: {"float32": 2, "float64": 4}, repr=False)
+    kinks: tuple[float, ...] = _field(default=(), repr=False)
+    source: str = _field(default="", repr=False)
+    variants: dict[str, str] = _field(default_factory=dict, repr=False)  # approximate= -> row
+
+    def __post_init__(self) -> None:
+        names = tuple(p.name for p in self.parameters)
+        defaults = tuple(p.default for p in self.parameters)
+        object.__setattr__(self, "_index", _INDEX[self.name])
+        object.__setattr__(self, "_names", names)
+        object.__setattr__(self, "_defaults", None if None in defaults else defaults)
+        object.__setattr__(self, "saves", _core.activations()[self._index][2])
+        object.__setattr__(self, "__name__", self.name)
+        object.__setattr__(self, "__doc__", self._docstring())
+        _ROWS[self.name] = self
+
+    _index: int = _field(init=False, repr=False)
+    _names: tuple[str, ...] = _field(init=False, repr=False)
+    _defaults: tuple[float, ...] | None = _field(init=False, repr=False)
+    saves: str = _field(init=False, repr=False)
+
+    @property
+    def trainable(self) -> bool:
+        """Whether ``backward`` also returns the gradient of the parameter."""
+        return self.param_slope is not None
+
+    def __call__(
+        self,
+        x: _Any,  # noqa: ANN401
+        *values: object,
+        out: object = None,
+        stats: _GeometryStats | None = None,
+        **named: object,
+    ) -> _Any:  # noqa: ANN401
+        """Apply the activation to x; see the docstring of the row."""
+        if values or named or self._defaults is None:
+            row, values, channel_axis = self._bind(values, named)
+            return _frontend.forward(row, x, values, out, stats, channel_axis)
+        return _frontend.forward(self, x, self._defaults, out, stats, 1)
+
+    def backward(
+        self,
+        dy: _Any,  # noqa: ANN401
+        *values: object,
+        x: object = None,
+        y: object = None,
+        out: object = None,
+        stats: _GradientStats | None = None,
+        **named: object,
+    ) -> _Any:  # noqa: ANN401
+        """Gradient with respect to x.
+
+        Parameters
+        ----------
+        dy : array
+            Gradient with respect to y, same shape and dtype as y.
+        x, y : array
+            What ``saves`` names: the input or the output of the forward call. Only that one is read.
+        *values, **named
+            The parameters of the forward call.
+        out : array, optional
+            Where dx is written; may be ``dy`` or the saved array itself.
+        stats : GradientStats, optional
+            Accumulator that measures dy, dx and the slope in the same pass.
+
+        Returns
+        -------
+        dx : array, or (dx, dparameter)
+            The pair where the activation has a trainable parameter. ``dparameter`` has the shape and dtype of the
+            parameter, or is a float where a number was given.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As the forward call; also if the array that ``saves`` names is missing.
+        """
+        channel_axis, row = 1, self
+        if values or named or self._defaults is None:
+            row, values, channel_axis = self._bind(values, named)
+        else:
+            values = self._defaults
+        if row.name == "elu" and isinstance(values[0], (int, float)) and values[0] < 0:
+            raise ValueError(f"alpha must not be negative in backward, got {values[0]}: the slope is read from y")
+        saved = y if row.saves == "y" else x
+        if saved is None:
+            other = " (x was given)" if row.saves == "y" and x is not None else ""
+            other = " (y was given)" if row.saves == "x" and y is not None else other
+            raise TypeError(f"{row.name}.backward needs {row.saves}= of the forward call{other}")
+        return _frontend.backward(row, dy, saved, values, out, stats, channel_axis)
+
+    def _bind(
+        self, values: tuple[object, ...], named: dict[str, object]
+    ) -> tuple[Activation, tuple[object, ...], int]:
+        """Arguments after x, by position or name, to one value per parameter."""
+        row = self
+        if self.variants:
+            choice = named.pop("approximate", values[0] if values else "none")
+            if not isinstance(choice, str) or choice not in self.variants:
+                raise ValueError(f"approximate is {choice!r} (accepted: {', '.join(map(repr, self.variants))})")
+            return _ROWS[self.variants[choice]], (), 1
+        channel_axis = 1
+        if "channel_axis" in named and self.trainable:
+            axis = named.pop("channel_axis")
+            if not isinstance(axis, int):
+                raise TypeError(f"channel_axis must be an int, got {type(axis).__name__}")
+            channel_axis = axis
+        if len(values) > len(self.parameters):
+            raise TypeError(
+                f"{self.name} takes {1 + len(self.parameters)} positional arguments, got {1 + len(values)}"
+            )
+        bound = dict(zip(self._names, values, strict=False))
+        for name, value in named.items():
+            if name not in self._names:
+                known = ", ".join((*self._names, "out", "stats"))
+                raise TypeError(f"{self.name} got an unknown argument {name!r} (accepted: {known})")
+            if name in bound:
+                raise TypeError(f"{self.name} got {name} twice")
+            bound[name] = value
+        result = []
+        for parameter in self.parameters:
+            value = bound.get(parameter.name, parameter.default)
+            if value is None:
+                raise TypeError(f"{self.name} needs {parameter.name}")
+            if not self.trainable and not isinstance(value, (int, float, _np.floating)):
+                raise TypeError(f"{parameter.name} must be a number, got {type(value).__name__}")
+            result.append(value)
+        return row, tuple(result), channel_axis
+
+    @property
+    def __signature__(self) -> _inspect.Signature:
+        kinds = _inspect.Parameter
+        arguments = [kinds("x", kinds.POSITIONAL_ONLY)]
+        for p in self.parameters:
+            default = kinds.empty if p.default is None else p.default
+            arguments.append(kinds(p.name, kinds.POSITIONAL_OR_KEYWORD, default=default))
+        if self.variants:
+            arguments.append(kinds("approximate", kinds.POSITIONAL_OR_KEYWORD, default="none"))
+        if self.trainable:
+            arguments.append(kinds("channel_axis", kinds.KEYWORD_ONLY, default=1))
+        for name in ("out", "stats"):
+            arguments.append(kinds(name, kinds.KEYWORD_ONLY, default=None))
+        return _inspect.Signature(arguments)
+
+    def _docstring(self) -> str:
+        parameters = "".join(f"{p.name} : {p.doc}\n" for p in self.parameters)
+        return (
+            f"{self.formula}\n\n{self.source}\n\n"
+            "Parameters\n----------\n"
+            "x : array of float16, bfloat16, float32 or float64, any shape and strides\n"
+            f"{parameters}"
+            "out : array like x, optional; x itself computes in place\n"
+            "stats : GeometryStats, optional; measured in the same pass, y is the same with or without\n\n"
+            "Returns\n-------\ny : array of the shape, dtype and memory layout of x\n\n"
+            "Raises\n------\nTypeError, ValueError\n"
+            "    Naming the argument, before anything is written; stats is then as it was.\n"
+        )
+
+
+def activations() -> dict[str, Activation]:
+    """All rows by name, in the order of the registry."""
+    return dict(_ROWS)
+
+
+def get(name: str) -> Activation:
+    """Find a row by its name.
+
+    Raises
+    ------
+    ValueError
+        If there is no such activation; the message lists those there are.
+    """
+    if name not in _ROWS:
+        raise ValueError(f"name is {name!r}, which is no activation (accepted: {', '.join(_ROWS)})")
+    return _ROWS[name]
+
+
+_EXACT = {"float32": 0.5, "float64": 0.5}
+_FOUR = {"float32": 4, "float64": 4}
+
+sigmoid = Activation("sigmoid", "1 / (1 + exp(-x))", _ref.sigmoid, _ref.sigmoid_slope)
+centered_sigmoid = Activation(
+    "centered_sigmoid",
+    "tanh(x / 2) / 2 = sigmoid(x) - 1/2",
+    _ref.centered_sigmoid,
+    _ref.sigmoid_slope,
+    source="A sigmoid about zero: the same slope, and no constant that eats the bits of a narrow format.",
+)
+tanh = Activation("tanh", "tanh(x)", _ref.tanh, _ref.tanh_slope)
+relu = Activation("relu", "max(0, x)", _ref.relu, _ref.step, ulp=_EXACT, kinks=(0.0,))
+leaky_relu = Activation(
+    "leaky_relu",
+    "x if x > 0 else negative_slope x",
+    _ref.leaky_relu,
+    _ref.leaky_relu_slope,
+    (Parameter("negative_slope", 0.01, "slope for x <= 0"),),
+    ulp=_EXACT,
+    kinks=(0.0,),
+    source="Maas, Hannun, Ng (2013), Rectifier nonlinearities improve neural network acoustic models.",
+)
+relu_squared = Activation(
+    "relu_squared",
+    "max(0, x)^2",
+    _ref.relu_squared,
+    _ref.relu_squared_slope,
+    ulp=_EXACT,
+    source="So et al. (2021), Primer: searching for efficient transformers for language modeling.",
+)
+elu = Activation(
+    "elu",
+    "x if x > 0 else alpha (exp(x) - 1)",
+    _ref.elu,
+    _ref.elu_slope,
+    (Parameter("alpha", 1.0, "size of the negative plateau; backward reads the slope from y and needs alpha >= 0"),),
+    source="Clevert, Unterthiner, Hochreiter (2016), Fast and accurate deep network learning by ELUs.",
+)
+silu = Activation(
+    "silu",
+    "x sigmoid(x)",
+    _ref.silu,
+    _ref.silu_slope,
+    source="Elfwing, Uchibe, Doya (2018), Sigmoid-weighted linear units.",
+)
+gelu = Activation(
+    "gelu",
+    "x P(N(0, 1) < x)",
+    _ref.gelu,
+    _ref.gelu_slope,
+    ulp=_FOUR,
+    source="Hendrycks, Gimpel (2016), Gaussian error linear units. approximate='tanh' is the row gelu_tanh.",
+    variants={"none": "gelu", "tanh": "gelu_tanh"},
+)
+gelu_tanh = Activation(
+    "gelu_tanh",
+    "x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3))",
+    _ref.gelu_tanh,
+    _ref.gelu_tanh_slope,
+    ulp=_FOUR,
+    source="Hendrycks, Gimpel (2016), Gaussian error linear units, the tanh form.",
+)
+softplus = Activation(
+    "softplus",
+    "log(1 + exp(beta x)) / beta; x where beta x > threshold",
+    _ref.softplus,
+    _ref.softplus_slope,
+    (
+        Parameter("beta", 1.0, "sharpness"),
+        Parameter("threshold", 20.0, "beta x above which the function is taken as x, as torch does"),
+    ),
+    ulp=_FOUR,
+    source="Dugas et al. (2001), Incorporating second-order functional knowledge for better option pricing.",
+)
+hardsigmoid = Activation(
+    "hardsigmoid", "min(max(x + 3, 0), 6) / 6", _ref.hardsigmoid, _ref.hardsigmoid_slope, kinks=(-3.0, 3.0)
+)
+hardswish = Activation(
+    "hardswish",
+    "x min(max(x + 3, 0), 6) / 6",
+    _ref.hardswish,
+    _ref.hardswish_slope,
+    kinks=(-3.0, 3.0),
+    source="Howard et al. (2019), Searching for MobileNetV3.",
+)
+mish = Activation(
+    "mish",
+    "x tanh(log(1 + exp(x)))",
+    _ref.mish,
+    _ref.mish_slope,
+    ulp=_FOUR,
+    source="Misra (2020), Mish: a self regularized non-monotonic activation function.",
+)
+prelu = Activation(
+    "prelu",
+    "x if x > 0 else weight x",
+    _ref.leaky_relu,
+    _ref.leaky_relu_slope,
+    (Parameter("weight", None, "number, or array of one value or one per channel (axis channel_axis, 1 as in torch)"),),
+    param_slope=_ref.prelu_param_slope,
+    ulp=_EXACT,
+    kinks=(0.0,),
+    source="He, Zhang, Ren, Sun (2015), Delving deep into rectifiers.",
+)
+swish = Activation(
+    "swish",
+    "x sigmoid(beta x)",
+    _ref.swish,
+    _ref.swish_slope,
+    (Parameter("beta", 1.0, "number, or array of one value or one per channel (axis channel_axis)"),),
+    param_slope=_ref.swish_param_slope,
+    source="Ramachandran, Zoph, Le (2017), Searching for activation functions.",
+)

@@ -1,0 +1,171 @@
+"""The command line: ``geoact info`` and ``geoact study``.
+
+Typer, rich and the packages of the study are imported where they are used, so that the base package needs
+NumPy alone. Without Typer ``geoact info`` still prints plain text; ``geoact study`` names the extra to
+install and ends with code 2.
+"""
+
+# No "from __future__ import annotations" here: Typer reads the annotations of functions inside build_app,
+# whose names only exist while it runs.
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+if TYPE_CHECKING:
+    import typer
+
+STUDY_MODULES = {
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "matplotlib": "matplotlib",
+    "jinja2": "jinja2",
+    "rich": "rich",
+    "typer": "typer",
+    "ml_dtypes": "ml_dtypes",
+}
+"""Importable name -> package of the ``study`` extra."""
+
+USAGE_ERROR = 2
+
+
+def main() -> None:
+    """Entry point of the ``geoact`` command."""
+    if find_spec("typer") is None or find_spec("rich") is None:
+        sys.exit(_plain(sys.argv[1:]))
+    build_app()()
+
+
+def missing_packages() -> list[str]:
+    """Return the packages of the ``study`` extra that cannot be imported, by the name pip knows."""
+    return [package for module, package in STUDY_MODULES.items() if find_spec(module) is None]
+
+
+def missing_message(packages: list[str]) -> str:
+    """One line that says what is missing and how to get it."""
+    return f"geoact study needs {', '.join(packages)}: pip install geoact[study]"
+
+
+def build_app() -> "typer.Typer":
+    """Make the Typer application; on demand, because Typer is optional."""
+    import typer
+
+    app = typer.Typer(
+        help="Activations that measure geometry in the same pass.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+
+    @app.command()
+    def info(
+        as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    ) -> None:
+        """Print version, instruction set, threads and the backends that were found."""
+        show_info(as_json)
+
+    @app.command()
+    def study(
+        out: Annotated[Path, typer.Option(help="Folder for report.html, results.json and figures/.")] = Path(
+            "geoact-study"
+        ),
+        seeds: Annotated[
+            int, typer.Option(min=2, help="Seeds of the two-moons grid (digits: at most 5).")
+        ] = 10,
+        only: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="Run only this section (repeatable): replica, learning-rates, axes, digits, overhead."
+            ),
+        ] = None,
+        as_json: Annotated[
+            bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
+        ] = False,
+    ) -> None:
+        """Run the study of activations and geometry, and write its report."""
+        code = run_study_command(out, seeds, only or [], as_json)
+        if code:
+            raise typer.Exit(code)
+
+    return app
+
+
+def show_info(as_json: bool) -> None:
+    """Print ``geoact.info()`` as a table or as JSON."""
+    from rich.console import Console
+    from rich.table import Table
+
+    information = _information()
+    if as_json:
+        _print_json(information)
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for key, value in information.items():
+        table.add_row(key, _text(value))
+    Console().print(table)
+
+
+def run_study_command(out: Path, seeds: int, only: list[str], as_json: bool) -> int:
+    """Run the study and print where the report is; returns the exit code."""
+    missing = missing_packages()
+    if missing:
+        print(missing_message(missing), file=sys.stderr)
+        return USAGE_ERROR
+    from rich.console import Console
+
+    from geoact.study.config import StudyConfig
+    from geoact.study.runner import run_study, summary
+
+    console = Console(stderr=True)
+    try:
+        results = run_study(StudyConfig(seeds=seeds), out, only, console)
+    except (ValueError, OSError) as error:
+        print(f"geoact study: {error}", file=sys.stderr)
+        return USAGE_ERROR if isinstance(error, ValueError) else 1
+    told = summary(results, out)
+    if as_json:
+        _print_json(told)
+        return 0
+    for sentence in told["conclusion"]:
+        console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+    print(told["report"])
+    return 0
+
+
+def _plain(arguments: list[str]) -> int:
+    """Serve the command without Typer and rich: ``info`` works, ``study`` says what to install."""
+    if arguments[:1] == ["study"]:
+        print(missing_message(missing_packages()), file=sys.stderr)
+        return USAGE_ERROR
+    if arguments[:1] == ["info"]:
+        if "--json" in arguments:
+            _print_json(_information())
+        else:
+            import geoact
+
+            print(geoact.info())
+        return 0
+    print("usage: geoact info [--json] | geoact study (needs: pip install geoact[study])", file=sys.stderr)
+    return USAGE_ERROR
+
+
+def _information() -> dict[str, Any]:
+    import geoact
+
+    return {str(key): value for key, value in dict(geoact.info()).items()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return "\n".join(f"{key}: {item}" for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(str, value))
+    return str(value)
+
+
+def _print_json(value: object) -> None:
+    import json
+
+    print(json.dumps(value, indent=2, default=str))

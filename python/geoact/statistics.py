@@ -1,0 +1,326 @@
+"""Accumulators of what an activation does: the state a pass adds to, and how it is merged and read.
+
+The state is a table of cells (fields x groups) kept by the compiled core, merged by the same ``combine`` everywhere;
+derived values (:mod:`geoact._derived`) are computed when they are read. Imports NumPy and ``geoact._core``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from geoact import _core
+from geoact._derived import COUNTS, GRADIENT, LAYER_COUNTS, LAYER_GRADIENT, LAYER_MOMENTS, MOMENTS, Derived
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SCHEMA = 1  # of pickles and to_dict
+_Self = TypeVar("_Self", bound="_Statistics")
+
+
+def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, got {type(value).__name__} (accepted: {', '.join(map(repr, accepted))})")
+    if value not in accepted:
+        raise ValueError(f"{name} is {value!r} (accepted: {', '.join(map(repr, accepted))})")
+    return value
+
+
+class _Statistics:
+    """What both accumulators share: settings, merging, reading, printing."""
+
+    _direction: ClassVar[str]
+
+    def __init__(self, per: str, channel_axis: int, level: str, saturation: float) -> None:
+        self._per = _check("per", per, ("tensor", "channel", "row"))
+        self._level = _check("level", level, ("counts", "moments"))
+        if isinstance(channel_axis, bool) or not isinstance(channel_axis, int):
+            raise TypeError(f"channel_axis must be an int, got {type(channel_axis).__name__}")
+        if isinstance(saturation, bool) or not isinstance(saturation, (int, float)):
+            raise TypeError(f"saturation must be a number, got {type(saturation).__name__}")
+        self._channel_axis = channel_axis
+        self._saturation = float(saturation)
+        self._accumulator = _core.Accumulator(self._direction, per, channel_axis, level, self._saturation)
+
+    # --- what was asked for ---
+
+    @property
+    def per(self) -> str:
+        """What a group is: "tensor", "channel" or "row"."""
+        return self._per
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels; rows run along it."""
+        return self._channel_axis
+
+    @property
+    def level(self) -> str:
+        """How much is measured: "counts" or "moments"."""
+        return self._level
+
+    @property
+    def saturation(self) -> float:
+        """|f'| below which an element counts as saturated."""
+        return self._saturation
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype measured so far; "" before the first call."""
+        return self._accumulator.dtype
+
+    @property
+    def groups(self) -> int:
+        """Number of groups: 1, or channels or rows seen; 0 before the first call."""
+        return self._accumulator.groups
+
+    # --- reading ---
+
+    def cells(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The raw record: field name to float64 array of shape (groups,). Counts are exact up to 2^53."""
+        table = self._accumulator.cells()
+        names = [name for name, _ in _core.fields(self._direction)]
+        return dict(zip(names, table, strict=False))
+
+    def _rows(self) -> tuple[tuple[Derived, ...], tuple[Derived, ...]]:
+        """Rows of the values per group, and of those of the whole layer."""
+        raise NotImplementedError
+
+    def _compute(self, row: Derived) -> Any:  # noqa: ANN401
+        # 0 / 0 and the like are answers here: a share of nothing is NaN
+        with np.errstate(all="ignore"):
+            value = row.of(self.cells(), self.dtype or "float32")
+        if isinstance(value, float):
+            return value
+        return float(value[0]) if self._per == "tensor" else value
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        if name.startswith("_"):
+            raise AttributeError(name)
+        group, layer = self._rows()
+        for row in group:
+            if row.name == name:
+                return self._compute(row)
+        for row in layer:
+            if row.name == name:
+                if self._per != "channel":
+                    raise ValueError(f"{name} compares channels: use per='channel' (this one has per={self._per!r})")
+                if self.groups == 0:
+                    return float("nan")
+                return self._compute(row)
+        if self._level == "counts" and any(row.name == name for row in MOMENTS + LAYER_MOMENTS):
+            raise ValueError(f"{name} needs level='moments' (this one has level='counts')")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        group, layer = self._rows()
+        return sorted({*super().__dir__(), *(row.name for row in group + layer)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as plain Python values that JSON can hold (NaN included).
+
+        Returns
+        -------
+        dict
+            "settings", "groups": derived values per group (a number for per="tensor", else a list) and, for
+            per="channel", "layer": one number per name.
+        """
+        group, layer = self._rows()
+        values = {row.name: self._compute(row) for row in group}
+        result: dict[str, Any] = {
+            "schema": _SCHEMA,
+            "kind": type(self).__name__,
+            "settings": self._settings(),
+            "dtype": self.dtype,
+            "groups": {k: v if isinstance(v, float) else v.tolist() for k, v in values.items()},
+        }
+        if self._per == "channel":
+            result["layer"] = {row.name: getattr(self, row.name) for row in layer}
+        return result
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Derived values as a pandas DataFrame, one row per group.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError as error:
+            raise ImportError("to_dataframe needs pandas: pip install pandas") from error
+        group, _ = self._rows()
+        columns = {row.name: np.atleast_1d(self._compute(row)) for row in group}
+        return pd.DataFrame(columns, index=pd.RangeIndex(self.groups, name=self._per))
+
+    # --- merging ---
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "per": self._per,
+            "channel_axis": self._channel_axis,
+            "level": self._level,
+            "saturation": self._saturation,
+        }
+
+    def copy(self: _Self) -> _Self:
+        """An independent copy."""
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        twin._accumulator = self._accumulator.copy()
+        return twin
+
+    def merge(self: _Self, other: _Self) -> _Self:
+        """Add the record of ``other`` to this one and return it: the statistics of both data sets together.
+
+        Rows (per="row") are appended, everything else is combined.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``other`` is of another kind or has other settings, dtype or number of channels. Nothing changes then.
+        """
+        if type(other) is not type(self):
+            raise TypeError(f"other must be a {type(self).__name__}, got {type(other).__name__}")
+        self._accumulator.merge(other._accumulator)
+        return self
+
+    def __add__(self: _Self, other: _Self) -> _Self:
+        """The statistics of both data sets together; neither operand changes."""
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.copy().merge(other)
+
+    def __iadd__(self: _Self, other: _Self) -> _Self:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.merge(other)
+
+    def __radd__(self: _Self, other: object) -> _Self:
+        # sum() starts from 0
+        return self.copy() if isinstance(other, int) and other == 0 else NotImplemented
+
+    def reset(self) -> None:
+        """Forget everything measured; the settings stay."""
+        self._accumulator.reset()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "schema": _SCHEMA,
+            "settings": self._settings(),
+            "cells": self._accumulator.cells(),
+            "dtype": self.dtype,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if state.get("schema") != _SCHEMA:
+            raise ValueError(f"pickle of schema {state.get('schema')!r}; this version reads {_SCHEMA}")
+        _Statistics.__init__(self, **state["settings"])
+        self._accumulator.set_cells(state["cells"], state["dtype"])
+
+    # --- printing ---
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{k}={v!r}" for k, v in self._settings().items())
+        return f"<{type(self).__name__} {settings}, dtype={self.dtype!r}, groups={self.groups}>"
+
+    def __str__(self) -> str:
+        group, layer = self._rows()
+        title = f"{type(self).__name__} per {self._per}, {self.dtype or 'no data yet'}"
+        if self._per == "tensor":
+            return "\n".join([title, *(f"  {row.name:<20} {self._compute(row):>14.6g}" for row in group)])
+        if self.groups == 0:
+            return title
+        lines = [f"{title}, {self.groups} {self._per}s", f"  {'':<20} {'min':>12} {'median':>12} {'max':>12}"]
+        for row in group:
+            values = self._compute(row)
+            known = values[~np.isnan(values)]
+            low, middle, high = np.quantile(known, [0, 0.5, 1]) if known.size else (np.nan,) * 3
+            lines.append(f"  {row.name:<20} {low:>12.5g} {middle:>12.5g} {high:>12.5g}")
+        if self._per == "channel":
+            lines += ["  whole layer", *(f"  {row.name:<20} {self._compute(row):>12.5g}" for row in layer)]
+        return "\n".join(lines)
+
+
+class GeometryStats(_Statistics):
+    """What an activation does to its input: scale, shape, resolution, gradient. An accumulator, passed like ``out=``.
+
+    Parameters
+    ----------
+    per : {"tensor", "channel", "row"}
+        One record for everything, for each index of ``channel_axis``, or for each position of the other axes. Rows of
+        later calls are appended to those of earlier ones.
+    channel_axis : int
+        The axis of the channels.
+    level : {"counts", "moments"}
+        "counts" keeps exact counts and extremes only; "moments" adds means, variances, covariance and slopes.
+    saturation : float
+        An element counts as saturated where \\|f'\\| is below it; between 0 and 1.
+
+    Notes
+    -----
+    Derived values are attributes: ``stats.gain``, ``stats.linear_share``, ... (float for per="tensor", else a float64
+    array of shape (groups,)); ``dir(stats)`` lists them, docs/statistics.md defines them. Values of the whole layer,
+    such as ``dead_fraction`` and ``layer_gain``, exist for per="channel".
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, what came and what is accepted.
+    """
+
+    _direction = "forward"
+
+    def __init__(
+        self,
+        per: str = "tensor",
+        channel_axis: int = -1,
+        level: str = "moments",
+        saturation: float = 0.05,
+    ) -> None:
+        super().__init__(per, channel_axis, level, saturation)
+
+    def _rows(self) -> tuple[tuple[Derived, ...], tuple[Derived, ...]]:
+        if self._level == "counts":
+            return COUNTS, LAYER_COUNTS
+        return COUNTS + MOMENTS, LAYER_COUNTS + LAYER_MOMENTS
+
+    def dormant_fraction(self, tau: float = 0.025) -> float:
+        """Share of channels whose mean \\|y\\| is at most ``tau`` times the mean over channels.
+
+        Source: Sokar, Agarwal, Castro, Evci (2023), The dormant neuron phenomenon in deep reinforcement learning.
+        Needs per="channel" and level="moments".
+        """
+        if self._per != "channel" or self._level != "moments":
+            raise ValueError(f"dormant_fraction needs per='channel' and level='moments', got {self!r}")
+        cells = self.cells()
+        with np.errstate(all="ignore"):
+            size = cells["sum_abs_y"] / cells["n"]
+            return float(np.mean(size <= tau * np.mean(size))) if size.size else float("nan")
+
+
+class GradientStats(_Statistics):
+    """What the backward pass does to the gradient. An accumulator for ``.backward(..., stats=)``.
+
+    Parameters
+    ----------
+    per, channel_axis
+        As for :class:`GeometryStats`.
+
+    Notes
+    -----
+    ``realised_gain`` is \\|dx\\|^2 / \\|dy\\|^2; ``zero_fraction``, ``underflow_fraction``, ``norm_dx`` and the others are
+    attributes as well; docs/statistics.md defines them.
+    """
+
+    _direction = "backward"
+
+    def __init__(self, per: str = "tensor", channel_axis: int = -1) -> None:
+        super().__init__(per, channel_axis, "moments", 0.05)
+
+    def _rows(self) -> tuple[tuple[Derived, ...], tuple[Derived, ...]]:
+        return GRADIENT, LAYER_GRADIENT

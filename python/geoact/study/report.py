@@ -1,0 +1,247 @@
+"""The HTML report: one self-contained file made of the results, the figures and the template."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from geoact.study.axes import InitialAxes
+from geoact.study.claims import CLAIMS, conclusion
+from geoact.study.grid import GridResult
+from geoact.study.overhead import Overhead
+from geoact.study.plotting import shown
+from geoact.study.replica import Replica
+from geoact.study.results import StudyResults
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as PNG for light and dark pages; its caption is also its text alternative."""
+
+    name: str
+    caption: str
+    light: bytes
+    dark: bytes
+
+
+@dataclass(frozen=True)
+class Table:
+    """Column heads and rows of text. Columns after the first ``left`` are numbers, set to the right."""
+
+    heads: list[str]
+    rows: list[list[str]]
+    caption: str
+    left: int = 1
+
+
+def render_report(results: StudyResults, pictures: Sequence[Picture]) -> str:
+    """Return the whole page as text; it refers to nothing outside itself."""
+    environment = Environment(
+        loader=PackageLoader("geoact.study", "templates"),
+        autoescape=select_autoescape(default=True),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("report.html.j2").render(
+        results=results,
+        machine=results.machine,
+        claims=CLAIMS,
+        conclusion=conclusion(results.findings),
+        pictures={picture.name: picture for picture in pictures},
+        tables=_tables(results),
+        axes_guide=AXES_GUIDE,
+        data_uri=_data_uri,
+        total_seconds=sum(results.seconds.values()),
+    )
+
+
+def _data_uri(image: bytes) -> Markup:
+    return Markup("data:image/png;base64," + base64.b64encode(image).decode("ascii"))
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a number for a table: fixed notation where readable, powers of ten where not, a dash for none."""
+    if not math.isfinite(value):
+        return "–"
+    if value != 0 and not 1e-3 <= abs(value) < 1e5:
+        return f"{value:.1e}"
+    return f"{value:.{digits}f}"
+
+
+def _tables(results: StudyResults) -> dict[str, Table]:
+    tables: dict[str, Table] = {}
+    if results.replica:
+        tables |= _replica_tables(results.replica)
+    if results.learning_rates:
+        tables |= _grid_tables("moons", results.learning_rates)
+    if results.axes:
+        tables["init"] = _initial_table(results.axes)
+    if results.digits:
+        tables |= _grid_tables("digits", results.digits)
+    if results.overhead:
+        tables["overhead"] = _overhead_table(results.overhead)
+    return tables
+
+
+def _replica_tables(result: Replica) -> dict[str, Table]:
+    checks = [
+        [shown(c.network), c.quantity, c.printed, f"{c.measured:.10g}", "yes" if c.matches else "no"]
+        for c in result.checks
+    ]
+    axes = [
+        [
+            shown(network.activation),
+            str(layer.layer),
+            *map(number, (layer.gain, layer.linear_share, layer.spearman)),
+            number(layer.effective_bits, 1),
+            *map(number, (layer.mean_sq_slope, layer.realised_gain, sd_numpy, sd_fused)),
+        ]
+        for network in result.networks
+        for layer, sd_numpy, sd_fused in zip(network.axes, network.sd_numpy, network.sd_fused, strict=True)
+    ]
+    return {
+        "replica": Table(
+            ["network", "quantity", "published", "measured", "same digits"],
+            checks,
+            "Every published number and the one measured here, in float64.",
+            left=2,
+        ),
+        "replica-axes": Table(
+            [
+                "network",
+                "layer",
+                "gain",
+                "R²",
+                "rank corr.",
+                "bits",
+                "E f'²",
+                "|dx|²/|dy|²",
+                "np.std",
+                "fused sd",
+            ],
+            axes,
+            "The replica's hidden layers on the test set. The last two columns are the same quantity, from "
+            "NumPy "
+            "afterwards and from the statistics gathered while the activation ran.",
+        ),
+    }
+
+
+AXES_GUIDE = (
+    ("Scale", "gain, distance² kept", "1 keeps mean squared distances; below 1 pulls samples together"),
+    ("Shape", "linear share R², rank correlation", "1 keeps relative positions, or the order of distances"),
+    (
+        "Resolution",
+        "effective bits",
+        "how finely the stored type divides one standard deviation, as a power of 2",
+    ),
+    (
+        "Gradient",
+        "E f'², |dx|²/|dy|²",
+        "the factor on the squared gradient; far below 1 it vanishes with depth",
+    ),
+)
+"""Axis, statistics, and how to read them."""
+
+AXES_HEADS = ["gain", "R²", "rank corr.", "bits", "E f'²", "|dx|²/|dy|²", "saturated", "zero", "dead"]
+AXES_QUANTITIES = (
+    "gain",
+    "linear_share",
+    "spearman",
+    "effective_bits",
+    "mean_sq_slope",
+    "realised_gain",
+    "saturation_fraction",
+    "zero_fraction",
+    "dead_fraction",
+)
+
+
+def _grid_tables(key: str, result: GridResult) -> dict[str, Table]:
+    accuracy = [
+        [
+            shown(name),
+            *(
+                f"{100 * a.mean:.1f} ± {100 * a.sd:.1f} [{100 * a.low:.1f}, {100 * a.high:.1f}]"
+                for a in (result.cell(name, setting).accuracy for setting in result.settings)
+            ),
+        ]
+        for name in result.activations
+    ]
+    axes = [
+        [
+            shown(row.activation),
+            row.setting,
+            str(row.layer),
+            *(number(row.quantities[q].mean, 1 if q == "effective_bits" else 3) for q in AXES_QUANTITIES),
+        ]
+        for row in result.axes
+    ]
+    return {
+        f"{key}-accuracy": Table(
+            ["activation", *result.settings],
+            accuracy,
+            f"Test accuracy in %: mean ± sd over {result.seeds} seeds [95 % bootstrap interval of the mean].",
+        ),
+        f"{key}-axes": Table(
+            ["activation", "setting", "layer", *AXES_HEADS],
+            axes,
+            f"The four axes on the test set after training, mean over {result.seeds} seeds; the spread of "
+            "each is in "
+            "results.json.",
+            left=2,
+        ),
+    }
+
+
+def _initial_table(result: InitialAxes) -> Table:
+    depths = sorted({depth for depth in (1, 2, 5, 10, result.depth) if depth <= result.depth})
+    rows = [
+        [
+            row.data,
+            shown(row.activation),
+            row.dtype,
+            str(row.depth),
+            number(row.quantities["distance"]),
+            *(number(row.quantities[q], 1 if q == "effective_bits" else 3) for q in AXES_QUANTITIES),
+        ]
+        for row in result.rows
+        if row.depth in depths
+    ]
+    return Table(
+        ["input", "activation", "dtype", "depth", "distance² kept", *AXES_HEADS],
+        rows,
+        f"At initialisation, mean over {result.seeds} seeds; all depths are in results.json.",
+        left=3,
+    )
+
+
+def _overhead_table(result: Overhead) -> Table:
+    rows = [
+        [
+            shown(case.activation),
+            f"{case.bytes_touched / 2**20:.1f} MiB",
+            f"{1e6 * case.seconds['plain']:,.1f} µs",
+            *(f"{ratio.ratio:.2f} [{ratio.lower:.2f}, {ratio.upper:.2f}]" for ratio in case.ratios),
+            number(case.largest_disagreement),
+        ]
+        for case in result.cases
+    ]
+    heads = [
+        "activation",
+        "x and y",
+        "alone",
+        *(ratio.name for ratio in result.cases[0].ratios),
+        "largest difference",
+    ]
+    return Table(
+        heads,
+        rows,
+        "Ratio of median times [quartiles of the ratios within rounds]. Last: NumPy against fused.",
+    )

@@ -1,0 +1,44 @@
+"""Everything a run measured, and its JSON form."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from geoact.study.axes import InitialAxes
+from geoact.study.claims import Finding
+from geoact.study.config import StudyConfig
+from geoact.study.grid import GridResult
+from geoact.study.overhead import Overhead
+from geoact.study.replica import Replica
+
+
+@dataclass
+class StudyResults:
+    """One field per section, None where it was not run; ``seconds`` per section."""
+
+    config: StudyConfig
+    machine: dict[str, Any]
+    seconds: dict[str, float] = field(default_factory=dict)
+    replica: Replica | None = None
+    learning_rates: GridResult | None = None
+    axes: InitialAxes | None = None
+    digits: GridResult | None = None
+    overhead: Overhead | None = None
+    findings: list[Finding] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """Serialise in full precision (reads back as the same float64); NaN and infinity are null."""
+        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

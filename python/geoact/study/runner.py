@@ -1,0 +1,102 @@
+"""Runs the sections with progress bars and writes results.json, the figures and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from geoact.study import axes, digits, learning_rates, machine, overhead, replica
+from geoact.study.claims import conclusion
+from geoact.study.config import SECTIONS, StudyConfig
+from geoact.study.figures import all_figures
+from geoact.study.files import write_atomic
+from geoact.study.findings import all_findings
+from geoact.study.plotting import THEMES, render
+from geoact.study.report import Picture, render_report
+from geoact.study.results import StudyResults
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section by name: where its result goes, what it does, and how many steps that takes."""
+
+    name: str
+    field: str
+    title: str
+    run: Callable[[StudyConfig, Callable[[], None]], Any]
+    steps: Callable[[StudyConfig], int]
+
+
+ALL_SECTIONS = (
+    Section("replica", "replica", "a. replica", replica.run, replica.steps),
+    Section(
+        "learning-rates", "learning_rates", "b. learning rates", learning_rates.run, learning_rates.steps
+    ),
+    Section("axes", "axes", "c. four axes", axes.run, axes.steps),
+    Section("digits", "digits", "d. digits", digits.run, digits.steps),
+    Section("overhead", "overhead", "e. cost of measuring", overhead.run, overhead.steps),
+)
+
+
+def run_study(
+    config: StudyConfig, out: Path, only: Sequence[str] = (), console: Console | None = None
+) -> StudyResults:
+    """Run the named sections (all by default) and write everything into ``out``; returns what was measured.
+
+    Raises ValueError for a section that does not exist, before anything is run.
+    """
+    unknown = sorted(set(only) - set(SECTIONS))
+    if unknown:
+        raise ValueError(f"only: no section {', '.join(unknown)}; choose from {', '.join(SECTIONS)}")
+    console = console or Console(stderr=True)
+    chosen = [section for section in ALL_SECTIONS if not only or section.name in only]
+    results = StudyResults(config, machine.describe())
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        # A bar starts its clock when its section does, not when it is drawn.
+        tasks = {s.name: progress.add_task(s.title, total=s.steps(config), start=False) for s in chosen}
+        writing = progress.add_task("f. report", total=None, start=False)
+        for section in chosen:
+            task = tasks[section.name]
+            progress.start_task(task)
+            start = perf_counter()
+            setattr(results, section.field, section.run(config, lambda task=task: progress.advance(task)))  # type: ignore[misc]
+            results.seconds[section.name] = perf_counter() - start
+        progress.start_task(writing)
+        results.findings = all_findings(results)
+        write_results(results, out, progress, writing)
+    return results
+
+
+def write_results(results: StudyResults, out: Path, progress: Progress, task: TaskID) -> None:
+    """Write results.json first (it holds every number), then the figures, then the report."""
+    write_atomic(out / "results.json", results.to_json())
+    specs = all_figures(results)
+    progress.update(task, total=len(specs) * len(THEMES) + 1)
+    pictures = []
+    for spec in specs:
+        images = {}
+        for theme in THEMES:
+            images[theme.name] = render(spec.draw, spec.height, theme)
+            suffix = "" if theme.name == "light" else f"-{theme.name}"
+            write_atomic(out / "figures" / f"{spec.name}{suffix}.png", images[theme.name])
+            progress.advance(task)
+        pictures.append(Picture(spec.name, spec.caption, images["light"], images["dark"]))
+    write_atomic(out / "report.html", render_report(results, pictures))
+    progress.advance(task)
+
+
+def summary(results: StudyResults, out: Path) -> dict[str, Any]:
+    """Sum up for the command: where things are, whether the replica matched, and the closing sentences."""
+    told: dict[str, Any] = {"report": str(out / "report.html"), "results": str(out / "results.json")}
+    if results.replica:
+        told["replica"] = {"matched": results.replica.matched, "of": len(results.replica.checks)}
+    told["seconds"] = {name: round(seconds, 1) for name, seconds in results.seconds.items()}
+    told["conclusion"] = conclusion(results.findings)
+    return told

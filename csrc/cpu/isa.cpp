@@ -21,7 +21,7 @@ void examine(const Block& block, double* first, double* second, double* slope) {
 template <class Pass, template <class> class A, Level L>
 void walk(const Task& task) {
   using Work = Walk<typename Pass::Statistics, T, L>;
-  const KernelPair<T> kernels{run_block<Pass, A, L>, examine<Pass, A>};
+  const KernelPair<T> kernels{run_block<Pass, A, L>, examine<Pass, A>, Pass::shortcuts};
   static_assert(sizeof(Work) <= scratch_bytes);
   (new (task.scratch) Work(task, kernels, sizeof(S), smallest_normal<S>))->run();
 }

@@ -13,7 +13,7 @@ inline constexpr int max_arrays = 3;
 // A matrix of adjacent columns: what one kernel call passes over. Strides count elements.
 struct Block {
   const void* in[2];
-  void* out;  // null: nothing is written
+  void* out;
   int64_t rows, columns;
   int64_t in_stride[2], out_stride;
   const void* parameter[max_parameters];  // compute type; stride 0 (one value) or 1 (one per column)
@@ -23,6 +23,7 @@ struct Block {
   const void* shift;      // likewise
   int64_t lanes_step;     // 0: all strips share one set, 1: one each
   void* parameter_lanes;  // one vector per strip
+  void* past_cache;       // where a flat block's output goes instead of `out`, or null
 };
 
 // One axis of the iteration space. `group` and `parameter` say how far one step moves in the statistics and in the

@@ -13,10 +13,9 @@
 #include "../ops/activations.h"
 #include "../ops/statistics.h"
 #include "kernels.h"
+#include "stage.h"
 
 namespace geoact::GEOACT_ISA {
-
-inline constexpr int rows_per_fold = 16;  // longest run of float32 additions into one register
 
 template <class S>
 struct compute {
@@ -79,6 +78,15 @@ GEOACT_INLINE void store_some(S* p, V rounded, int count) {
   std::memcpy(p, buffer, count * sizeof(S));
 }
 
+template <class S>
+inline constexpr bool is_half = false;
+template <>
+inline constexpr bool is_half<half> = true;
+
+// float16 reaches its subnormals too easily for them to count as rare.
+template <class A, class S>
+inline constexpr Shortcuts shortcuts_of{A::nonnegative, A::positive && !is_half<S>, A::increasing, A::rectifier};
+
 // f'(x), with x := y where y is all that is known (the derivative then reads no more of x than its sign).
 template <class V, template <class> class A>
 GEOACT_INLINE V gradient(const A<V>& a, V dy, V x, V y, V slope) {
@@ -90,15 +98,18 @@ template <template <class> class A, class S>
 struct Forward {
   using Statistics = Geometry;
   using V = widest<typename compute<S>::type>;
+  static constexpr int item_size = sizeof(S);
+  static constexpr Shortcuts shortcuts = shortcuts_of<A<V>, S>;
+  static constexpr bool slope_from_second = A<V>::saves == Saves::y;  // cheap there: no need to keep it
   static constexpr bool reduces_parameter = false;
 
   // One vector of elements: `y` is stored, (x, y, f) is what the statistics see.
-  template <bool Measured, class Sink>
+  template <bool Stored, bool Measured, class Sink>
   static GEOACT_INLINE void element(const A<V>& a, const Block& block, int64_t row, int64_t column, int count,
                                     const Sink& sink) {
     const S* in = static_cast<const S*>(block.in[0]) + row * block.in_stride[0] + column;
     const V x = load_some<V>(in, count), y = storage<V, S>::round(a.value(x));
-    if (block.out) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, y, count);
+    if constexpr (Stored) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, y, count);
     if constexpr (Measured) sink(x, y, a.slope(x, y), V(0));
   }
 };
@@ -107,16 +118,19 @@ template <template <class> class A, class S>
 struct Backward {
   using Statistics = Gradient;
   using V = widest<typename compute<S>::type>;
+  static constexpr int item_size = sizeof(S);
+  static constexpr Shortcuts shortcuts = shortcuts_of<A<V>, S>;
+  static constexpr bool slope_from_second = false;
   static constexpr bool reduces_parameter = A<V>::trainable;
 
-  template <bool Measured, class Sink>
+  template <bool Stored, bool Measured, class Sink>
   static GEOACT_INLINE void element(const A<V>& a, const Block& block, int64_t row, int64_t column, int count,
                                     const Sink& sink) {
     const V dy = load_some<V>(static_cast<const S*>(block.in[0]) + row * block.in_stride[0] + column, count);
     const V saved = load_some<V>(static_cast<const S*>(block.in[1]) + row * block.in_stride[1] + column, count);
     const V y = A<V>::saves == Saves::y ? saved : storage<V, S>::round(a.value(saved));
     const V f = a.slope(saved, y), dx = storage<V, S>::round(gradient<V, A>(a, dy, saved, y, f));
-    if (block.out) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, dx, count);
+    if constexpr (Stored) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, dx, count);
     V dp(0);
     if constexpr (reduces_parameter) dp = dy * a.param_slope(saved, y);
     if constexpr (Measured || reduces_parameter) sink(dy, dx, f, dp);
@@ -132,29 +146,43 @@ GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t colu
   const A<V> a = activation_at<V, A>(block, column);
   if constexpr (!measured && !Pass::reduces_parameter) {
     for (int r = 0; r < rows; ++r)
-      Pass::template element<false>(a, block, row + r, column, Partial ? count : V::W, [](auto...) {});
+      Pass::template element<true, false>(a, block, row + r, column, Partial ? count : V::W, [](auto...) {});
   } else {
     using Lanes = typename Statistics::template Lanes<V, L>;
     const typename Statistics::template Limits<V> limits{V(typename V::scalar(block.saturation)),
                                                          V(typename V::scalar(block.smallest_normal))};
     typename Statistics::template Shift<V> shift{};
+    if constexpr (measured)
+      std::memcpy(&shift, static_cast<const char*>(block.shift) + index * sizeof shift, sizeof shift);
+    const auto keep = [&] {
+      if constexpr (Partial) return FirstFew<V>{V::mask_type::first(count)};
+      else return Everything{};
+    }();
     Lanes local;
     V parameter_sum(0);
-    if constexpr (measured) {
-      local.clear();
-      std::memcpy(&shift, static_cast<const char*>(block.shift) + index * sizeof shift, sizeof shift);
-    }
-    const auto into = [&](const auto& keep) {
-      return [&](V first, V second, V f, V dp) __attribute__((always_inline)) {
-        if constexpr (measured) local.add(first, second, f, keep, shift, limits);
-        if constexpr (Pass::reduces_parameter) parameter_sum += keep.value(dp, V(0));
-      };
+    if constexpr (measured) local.clear();
+    const auto take = [&](V u, V v, V f, V dp) __attribute__((always_inline)) {
+      if constexpr (measured) local.template add<Pass::shortcuts>(u, v, f, keep, shift, limits);
+      if constexpr (Pass::reduces_parameter) parameter_sum += keep.value(dp, V(0));
     };
-    for (int r = 0; r < rows; ++r) {
-      if constexpr (Partial)
-        Pass::template element<true>(a, block, row + r, column, count,
-                                     into(FirstFew<V>{V::mask_type::first(count)}));
-      else Pass::template element<true>(a, block, row + r, column, V::W, into(Everything{}));
+    if constexpr (A<V>::brief) {
+      for (int r = 0; r < rows; ++r)
+        Pass::template element<true, true>(a, block, row + r, column, Partial ? count : V::W, take);
+    } else {
+      // Two short loops over values that stay in L1, not one long one: the sums wait for y, and together with the long
+      // chain of operations behind y they would fill the scheduler before the next vector's chain can start.
+      V first[rows_per_fold], second[rows_per_fold], slope[rows_per_fold], parameter[rows_per_fold];
+      for (int r = 0; r < rows; ++r)
+        Pass::template element<true, true>(a, block, row + r, column, Partial ? count : V::W,
+                                           [&](V u, V v, V f, V dp) __attribute__((always_inline)) {
+                                             first[r] = u;
+                                             second[r] = v;
+                                             if constexpr (!Pass::slope_from_second) slope[r] = f;
+                                             if constexpr (Pass::reduces_parameter) parameter[r] = dp;
+                                           });
+      for (int r = 0; r < rows; ++r)
+        take(first[r], second[r], Pass::slope_from_second ? a.slope(first[r], second[r]) : slope[r],
+             Pass::reduces_parameter ? parameter[r] : V(0));
     }
     if constexpr (measured) static_cast<Lanes*>(block.lanes)[index].fold(local);
     if constexpr (Pass::reduces_parameter) {
@@ -166,31 +194,33 @@ GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t colu
 
 // The one loop.
 template <class Pass, template <class> class A, Level L>
-void run_block(const Block& block) {
+void run_block(const Block& source) {
+  Block block = source;  // a copy nothing else points to: the stores below could otherwise change it
+  PastCache* past_cache = static_cast<PastCache*>(block.past_cache);
   constexpr int W = Pass::V::W;
   const int64_t whole = block.columns / W * W;
   const int rest = int(block.columns - whole);
   for (int64_t row = 0; row < block.rows; row += rows_per_fold) {
     const int rows = int(block.rows - row < rows_per_fold ? block.rows - row : rows_per_fold);
     int64_t index = 0;
+    if (past_cache) block.out = past_cache->next() - row * block.out_stride * int64_t(Pass::item_size);
     for (int64_t column = 0; column < whole; column += W, index += block.lanes_step)
       strip<Pass, A, L, false>(block, row, rows, column, W, index);
     if (rest) strip<Pass, A, L, true>(block, row, rows, whole, rest, index);
+    if (past_cache) past_cache->advance(rows * block.columns * int64_t(Pass::item_size));
   }
 }
 
 // The same elements once more, one by one in float64: for the rare tile whose float32 sums cannot be trusted, and to
 // find the first shift. Writes nothing but the three arrays of rows x columns.
 template <class Pass, template <class> class A>
-void examine_block(const Block& source, double* first, double* second, double* slope) {
+void examine_block(const Block& block, double* first, double* second, double* slope) {
   using V = typename Pass::V;
-  Block block = source;
-  block.out = nullptr;
   for (int64_t row = 0; row < block.rows; ++row)
     for (int64_t column = 0; column < block.columns; column += V::W) {
       const int count = int(block.columns - column < V::W ? block.columns - column : V::W);
       const int64_t at = row * block.columns + column;
-      Pass::template element<true>(activation_at<V, A>(block, column), block, row, column, count,
+      Pass::template element<false, true>(activation_at<V, A>(block, column), block, row, column, count,
                                    [&](V a, V b, V f, V) {
                                      for (int i = 0; i < count; ++i) {
                                        first[at + i] = double(a.v[i]);

@@ -6,6 +6,8 @@
 
 namespace geoact::GEOACT_ISA {
 
+inline constexpr int rows_per_fold = 16;  // longest run of float32 additions into one register
+
 // Copies n elements, `from_step` and `to_step` bytes apart.
 template <class U>
 GEOACT_INLINE void copy_elements(char* to, int64_t to_step, const char* from, int64_t from_step, int64_t n) {
@@ -83,32 +85,70 @@ GEOACT_INLINE void stream_fence() {
 #endif
 }
 
-// Buffer to array. Non-temporal stores must be aligned, which the array need not be: only the buffer side is read
-// unaligned, so a misaligned array costs two short edges and nothing else.
-inline __attribute__((always_inline)) void stream(char* to, const char* from, int64_t bytes, bool past_cache) {
+// `bytes`, a multiple of the vector, from an aligned buffer to an aligned address, past the cache.
+GEOACT_INLINE void stream_lines(char* to, const char* from, int64_t bytes) {
 #if defined(__x86_64__)
-  if (past_cache) {
-    const int64_t head = int64_t(-reinterpret_cast<uintptr_t>(to) & (vector_bytes - 1));
-    if (head < bytes) {
-      std::memcpy(to, from, size_t(head));
-      int64_t i = head;
-      for (; i + vector_bytes <= bytes; i += vector_bytes) {
+  for (int64_t i = 0; i < bytes; i += vector_bytes) {
 #if defined(__AVX512F__)
-        _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_load_si512(from + i));
 #elif defined(__AVX2__)
-        _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i),
-                            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i)));
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), _mm256_load_si256(reinterpret_cast<const __m256i*>(from + i)));
 #else
-        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
-                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_load_si128(reinterpret_cast<const __m128i*>(from + i)));
 #endif
-      }
-      std::memcpy(to + i, from + i, size_t(bytes - i));
-      return;
-    }
   }
-#endif
+#else
   std::memcpy(to, from, size_t(bytes));
+#endif
+}
+
+// A run of output on its way past the cache. Non-temporal stores want whole aligned lines, which the array need not
+// begin with: results are put into a small buffer at the array's own misalignment and leave it line by line, so that a
+// misaligned array costs two partial lines in all.
+struct PastCache {
+  static constexpr int64_t line = 64, most = rows_per_fold * vector_bytes;
+  alignas(64) char buffer[most + 2 * line];
+  char* to;        // where the buffer's first byte belongs
+  int64_t filled;  // bytes of the buffer in use
+  int64_t skip;    // leading bytes that are not ours
+
+  GEOACT_INLINE void begin(char* array) {
+    skip = filled = int64_t(reinterpret_cast<uintptr_t>(array) & (line - 1));
+    to = array - skip;
+  }
+  GEOACT_INLINE char* next() { return buffer + filled; }
+  GEOACT_INLINE void advance(int64_t bytes) {
+    filled += bytes;
+    int64_t whole = filled & -line, from = 0;
+    if (whole && skip) {
+      std::memcpy(to + skip, buffer + skip, size_t(line - skip));
+      from = line;
+      skip = 0;
+    }
+    stream_lines(to + from, buffer + from, whole - from);
+    to += whole;
+    filled -= whole;
+    std::memcpy(buffer, buffer + whole, line);  // the beginning of the next line
+  }
+  GEOACT_INLINE void end() { std::memcpy(to + skip, buffer + skip, size_t(filled - skip)); }
+};
+
+// One row of a staged matrix to its place.
+GEOACT_INLINE void stream_row(char* to, const char* from, int64_t bytes, bool past_cache) {
+  const int64_t head = int64_t(-reinterpret_cast<uintptr_t>(to) & (PastCache::line - 1));
+  if (!past_cache || bytes < head + PastCache::line) {
+    std::memcpy(to, from, size_t(bytes));
+    return;
+  }
+  std::memcpy(to, from, size_t(head));
+  const int64_t whole = (bytes - head) & -PastCache::line;
+  alignas(64) char lines[256];
+  for (int64_t i = 0; i < whole; i += int64_t(sizeof lines)) {
+    const int64_t some = whole - i < int64_t(sizeof lines) ? whole - i : int64_t(sizeof lines);
+    std::memcpy(lines, from + head + i, size_t(some));
+    stream_lines(to + head + i, lines, some);
+  }
+  std::memcpy(to + head + whole, from + head + whole, size_t(bytes - head - whole));
 }
 
 }  // namespace geoact::GEOACT_ISA

@@ -163,25 +163,49 @@ GEOACT_INLINE vec<T, W> select(mask<T, W> m, vec<T, W> a, vec<T, W> b) {
     return m.m ? a.v : b.v;
 }
 
-// One instruction on x86; the second operand is returned when the two are unordered or equal, so
-// max(vec(0), x) hands NaN through.
+// What has an instruction that the vector extensions have no word for, or that GCC does not find by itself.
+#define GEOACT_BINARY(name, R, instruction) \
+  GEOACT_INLINE R native_##name(R a, R b) { return instruction(a, b); }
+#define GEOACT_FMA(R, instruction) \
+  GEOACT_INLINE R native_fma(R a, R b, R c) { return instruction; }
+#define GEOACT_ROUND(R, instruction) \
+  GEOACT_INLINE R native_round(R a) { return instruction; }
+#if defined(__x86_64__)
+GEOACT_BINARY(max, __m128, _mm_max_ps) GEOACT_BINARY(max, __m128d, _mm_max_pd)
+GEOACT_BINARY(min, __m128, _mm_min_ps) GEOACT_BINARY(min, __m128d, _mm_min_pd)
+#endif
+#if defined(__AVX__)
+GEOACT_BINARY(max, __m256, _mm256_max_ps) GEOACT_BINARY(max, __m256d, _mm256_max_pd)
+GEOACT_BINARY(min, __m256, _mm256_min_ps) GEOACT_BINARY(min, __m256d, _mm256_min_pd)
+GEOACT_ROUND(__m256, _mm256_round_ps(a, 0x08)) GEOACT_ROUND(__m256d, _mm256_round_pd(a, 0x08))
+#endif
+#if defined(__FMA__)
+GEOACT_FMA(__m256, _mm256_fmadd_ps(a, b, c)) GEOACT_FMA(__m256d, _mm256_fmadd_pd(a, b, c))
+#endif
+#if defined(__AVX512F__)
+GEOACT_BINARY(max, __m512, _mm512_max_ps) GEOACT_BINARY(max, __m512d, _mm512_max_pd)
+GEOACT_BINARY(min, __m512, _mm512_min_ps) GEOACT_BINARY(min, __m512d, _mm512_min_pd)
+GEOACT_FMA(__m512, _mm512_fmadd_ps(a, b, c)) GEOACT_FMA(__m512d, _mm512_fmadd_pd(a, b, c))
+GEOACT_ROUND(__m512, _mm512_roundscale_ps(a, 0x08)) GEOACT_ROUND(__m512d, _mm512_roundscale_pd(a, 0x08))
+#endif
+#if defined(__aarch64__)
+GEOACT_FMA(float32x4_t, vfmaq_f32(c, a, b)) GEOACT_FMA(float64x2_t, vfmaq_f64(c, a, b))
+GEOACT_ROUND(float32x4_t, vrndnq_f32(a)) GEOACT_ROUND(float64x2_t, vrndnq_f64(a))
+#endif
+#undef GEOACT_BINARY
+#undef GEOACT_FMA
+#undef GEOACT_ROUND
+
+// The second operand is returned when the two are unordered or equal, so max(vec(0), x) hands NaN through.
 template <class T, int W>
 GEOACT_INLINE vec<T, W> max(vec<T, W> a, vec<T, W> b) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) * W == 64 && sizeof(T) == 4) return (native<T, W>)_mm512_max_ps((__m512)a.v, (__m512)b.v);
-  else if constexpr (sizeof(T) * W == 64) return (native<T, W>)_mm512_max_pd((__m512d)a.v, (__m512d)b.v);
-  else
-#endif
-    return a.v > b.v ? a.v : b.v;
+  if constexpr (requires { native_max(a.v, b.v); }) return native<T, W>(native_max(a.v, b.v));
+  else return a.v > b.v ? a.v : b.v;
 }
 template <class T, int W>
 GEOACT_INLINE vec<T, W> min(vec<T, W> a, vec<T, W> b) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) * W == 64 && sizeof(T) == 4) return (native<T, W>)_mm512_min_ps((__m512)a.v, (__m512)b.v);
-  else if constexpr (sizeof(T) * W == 64) return (native<T, W>)_mm512_min_pd((__m512d)a.v, (__m512d)b.v);
-  else
-#endif
-    return a.v < b.v ? a.v : b.v;
+  if constexpr (requires { native_min(a.v, b.v); }) return native<T, W>(native_min(a.v, b.v));
+  else return a.v < b.v ? a.v : b.v;
 }
 
 template <class T, int W>
@@ -190,12 +214,10 @@ GEOACT_INLINE vec<T, W> abs(vec<T, W> a) {
   return from_bits<T, W>(bits(a) & static_cast<typename format<T>::integer>(U(-1) >> 1));
 }
 
-// magnitude of a, sign of s
+// a, whose sign bit is clear, with that of s
 template <class T, int W>
-GEOACT_INLINE vec<T, W> copysign(vec<T, W> a, vec<T, W> s) {
-  using U = typename format<T>::unsigned_integer;
-  const auto magnitude = static_cast<typename format<T>::integer>(U(-1) >> 1);
-  return from_bits<T, W>((bits(a) & magnitude) | (bits(s) & ~magnitude));
+GEOACT_INLINE vec<T, W> with_sign(vec<T, W> a, vec<T, W> s) {
+  return from_bits<T, W>(bits(a) | (bits(s) & bits(vec<T, W>(-T(0)))));
 }
 
 // a with the lower half of its significand cleared: the product of two such numbers is exact.
@@ -214,54 +236,22 @@ inline constexpr bool has_fma =
 #endif
 template <class T, int W>
 GEOACT_INLINE vec<T, W> fma(vec<T, W> a, vec<T, W> b, vec<T, W> c) {
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) * W == 64 && sizeof(T) == 4)
-    return (native<T, W>)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v);
-  else if constexpr (sizeof(T) * W == 64)
-    return (native<T, W>)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v);
-  else
-#endif
-#if defined(__FMA__)
-    if constexpr (sizeof(T) * W == 32 && sizeof(T) == 4)
-    return (native<T, W>)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v);
-  else if constexpr (sizeof(T) * W == 32)
-    return (native<T, W>)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v);
-  else
-#elif defined(__aarch64__)
-    if constexpr (sizeof(T) * W == 16 && sizeof(T) == 4)
-    return (native<T, W>)vfmaq_f32((float32x4_t)c.v, (float32x4_t)a.v, (float32x4_t)b.v);
-  else if constexpr (sizeof(T) * W == 16)
-    return (native<T, W>)vfmaq_f64((float64x2_t)c.v, (float64x2_t)a.v, (float64x2_t)b.v);
-  else
-#endif
-    return a.v * b.v + c.v;
+  static_assert(!has_fma || requires { native_fma(a.v, b.v, c.v); }, "a vector this wide would round twice");
+  if constexpr (has_fma) return native<T, W>(native_fma(a.v, b.v, c.v));
+  else return a.v * b.v + c.v;
 }
 
 // To the nearest integer, ties to even; |a| < 2^(mantissa bits - 1).
 template <class T, int W>
 GEOACT_INLINE vec<T, W> round(vec<T, W> a) {
-  constexpr int nearest = 0x08;  // _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC
-  (void)nearest;
-#if defined(__AVX512F__)
-  if constexpr (sizeof(T) * W == 64 && sizeof(T) == 4)
-    return (native<T, W>)_mm512_roundscale_ps((__m512)a.v, nearest);
-  else if constexpr (sizeof(T) * W == 64) return (native<T, W>)_mm512_roundscale_pd((__m512d)a.v, nearest);
-  else
-#endif
-  {
+  if constexpr (requires { native_round(a.v); }) return native<T, W>(native_round(a.v));
+  else {
     constexpr T shifter = T(3) * T(uint64_t(1) << (format<T>::mantissa_bits - 1));
     return (a.v + shifter) - shifter;
   }
 }
 
-// 2^n for integral-valued n whose power is a normal number: n lands in the exponent field by one addition.
-template <class T, int W>
-GEOACT_INLINE vec<T, W> pow2(vec<T, W> n) {
-  constexpr T shifter = T(3) * T(uint64_t(1) << (format<T>::mantissa_bits - 1)) + T(format<T>::bias);
-  return from_bits<T, W>(bits(n + vec<T, W>(shifter)) << format<T>::mantissa_bits);
-}
-
-// a * 2^n with one rounding, subnormal results included, for integral-valued n in (-2 bias, 2 bias).
+// a * 2^n with one rounding, subnormal results included, for integral-valued n in [2 - 2 bias, 2 bias] and a near 1.
 template <class T, int W>
 GEOACT_INLINE vec<T, W> ldexp(vec<T, W> a, vec<T, W> n) {
 #if defined(__AVX512F__)
@@ -271,8 +261,14 @@ GEOACT_INLINE vec<T, W> ldexp(vec<T, W> a, vec<T, W> n) {
   else
 #endif
   {
-    const vec<T, W> first = round(n * vec<T, W>(T(0.5)));
-    return (a * pow2(first)) * pow2(n - first);
+    // By two powers whose exponents are the halves of n. n lands in the lowest bits by one addition; what the sum has
+    // in its upper bits the shifts leave behind.
+    constexpr T shifter = T(3) * T(uint64_t(1) << (format<T>::mantissa_bits - 1)) + T(2 * format<T>::bias);
+    using Unsigned = native<typename format<T>::unsigned_integer, W>;
+    const Unsigned both = (Unsigned)(n + vec<T, W>(shifter)).v, half = both >> 1;
+    const vec<T, W> first = (native<T, W>)(half << format<T>::mantissa_bits);
+    const vec<T, W> second = (native<T, W>)((both - half) << format<T>::mantissa_bits);
+    return (a * first) * second;
   }
 }
 

@@ -25,49 +25,50 @@ template <class T>
 struct KernelPair {
   void (*run)(const Block&);
   void (*examine)(const Block&, double* first, double* second, double* slope);
+  Shortcuts shortcuts;
 };
 
 using D = widest<double>;
 
-// All lanes of a vector to one float64, in a fixed order.
-template <class V>
-struct ToOne {
-  static GEOACT_INLINE double sum(V v) {
-    double total = 0;
-    for (int i = 0; i < V::W; ++i) total += double(v.v[i]);
-    return total;
-  }
-  static GEOACT_INLINE double count(typename V::counter c) {
-    int64_t total = 0;
-    for (int i = 0; i < V::W; ++i) total += c[i];
-    return double(total);
-  }
-  static GEOACT_INLINE double lowest(V v) {
-    double low = infinity;
-    for (int i = 0; i < V::W; ++i) low = min(double(v.v[i]), low);
-    return low;
-  }
-  static GEOACT_INLINE double highest(V v) {
-    double high = -infinity;
-    for (int i = 0; i < V::W; ++i) high = max(double(v.v[i]), high);
-    return high;
-  }
-};
+// Lanes [offset, offset + D::W) of a vector, or of its counters, as float64.
+template <class V, class U>
+GEOACT_INLINE D widen(const U& lanes, int offset) {
+  using Element = __typeof__(lanes[0] + lanes[0]);
+  native<Element, D::W> part;
+  std::memcpy(&part, reinterpret_cast<const char*>(&lanes) + offset * sizeof(Element), sizeof part);
+  return __builtin_convertvector(part, native<double, D::W>);
+}
 
-// Lanes [offset, offset + D::W) of a vector as float64 lanes: every column stays its own group.
+// Every column stays its own group.
 template <class V>
 struct ToColumns {
   int offset;
-  template <class U>
-  GEOACT_INLINE D widen(U v) const {
-    D wide(0.0);
-    for (int i = 0; i < D::W; ++i) wide.v[i] = double(v[offset + i]);
-    return wide;
+  GEOACT_INLINE D sum(V v) const { return widen<V>(v.v, offset); }
+  GEOACT_INLINE D count(typename V::counter c) const { return widen<V>(c, offset); }
+  GEOACT_INLINE D lowest(V v) const { return widen<V>(v.v, offset); }
+  GEOACT_INLINE D highest(V v) const { return widen<V>(v.v, offset); }
+};
+
+// All lanes to one float64, in a fixed order.
+template <class V>
+struct ToOne {
+  template <class U, class Two>
+  static GEOACT_INLINE double fold(const U& lanes, const Two& two) {
+    D all = widen<V>(lanes, 0);
+    for (int offset = D::W; offset < V::W; offset += D::W) all = two(all, widen<V>(lanes, offset));
+    double one = all.v[0];
+    for (int i = 1; i < D::W; ++i) one = two(one, double(all.v[i]));
+    return one;
   }
-  GEOACT_INLINE D sum(V v) const { return widen(v.v); }
-  GEOACT_INLINE D count(typename V::counter c) const { return widen(c); }
-  GEOACT_INLINE D lowest(V v) const { return widen(v.v); }
-  GEOACT_INLINE D highest(V v) const { return widen(v.v); }
+  static constexpr auto plus = [](auto a, auto b) __attribute__((always_inline)) { return a + b; };
+  static GEOACT_INLINE double sum(V v) { return fold(v.v, plus); }
+  static GEOACT_INLINE double count(typename V::counter c) { return fold(c, plus); }
+  static GEOACT_INLINE double lowest(V v) {
+    return fold(v.v, [](auto a, auto b) __attribute__((always_inline)) { return min(a, b); });
+  }
+  static GEOACT_INLINE double highest(V v) {
+    return fold(v.v, [](auto a, auto b) __attribute__((always_inline)) { return max(a, b); });
+  }
 };
 
 template <class Statistics, Level L>
@@ -169,8 +170,13 @@ class Walk {
     for (int k = 0; k < task_.inputs; ++k)
       in_place[k] = box.dense(k) && !(task_.inputs_shadowed && measured);
     const bool direct = box.dense(task_.inputs) && !task_.stream;
-    const bool whole = !measured && in_place[0] && in_place[1] && direct;
+    const bool whole = !measured && in_place[0] && in_place[1] && box.dense(task_.inputs);
     Block block = block_at(at);
+    const bool past_cache = task_.stream && box.dense(task_.inputs);
+    if (past_cache) {
+      past_cache_.begin(at.out);
+      block.past_cache = &past_cache_;
+    }
     parameter_lanes_[0] = V(T(0));
     double record[Statistics::size];
     if constexpr (measured) load_record(record, at.group);
@@ -186,15 +192,11 @@ class Walk {
         if constexpr (shifted) choose_shift(block, record, count);
       }
       run_flat(block, count);
-      if (!direct) {
-        if (box.dense(task_.inputs)) stream(at.out + start * item_, stage_out_, count * item_, task_.stream);
-        else box.scatter(at.out, stage_out_, task_.inputs, start, count);
-      }
-      if constexpr (measured) {
-        harvest_flat(block, count, record);
-      }
+      if (!direct && !past_cache) box.scatter(at.out, stage_out_, task_.inputs, start, count);
+      if constexpr (measured) harvest_flat(block, count, record);
       if (whole) break;
     }
+    if (past_cache) past_cache_.end();
     if constexpr (measured) store_record(record, at.group);
     if (task_.parameter_gradient) task_.parameter_gradient[at.parameter] += ToOne<V>::sum(parameter_lanes_[0]);
   }
@@ -236,8 +238,8 @@ class Walk {
 
   void harvest_flat(Block block, int64_t count, double* record) {
     double fresh[Statistics::size];
-    lanes_[0].template finish<double>(fresh, double(count), ToOne<V>{}, shift_x(0, 0), shift_y(0, 0));
-    if (Statistics::template suspicious<L>(fresh, deviation_floor<T>)) {
+    lanes_[0].template finish<double>(fresh, double(count), ToOne<V>{}, kernels_.shortcuts, shift_x(0, 0), shift_y(0, 0));
+    if (Statistics::template suspicious<L>(fresh, kernels_.shortcuts, deviation_floor<T>, smallest_normal_)) {
       block.rows = 1;
       block.columns = count;
       kernels_.examine(block, exact_[0], exact_[1], exact_[2]);
@@ -324,7 +326,7 @@ class Walk {
         continue;
       }
       for (int64_t r = 0; r < block.rows; ++r)
-        stream(static_cast<char*>(whole.out) + (row + r) * box.stride(out), stage_out_ + r * whole.columns * item_,
+        stream_row(static_cast<char*>(whole.out) + (row + r) * box.stride(out), stage_out_ + r * whole.columns * item_,
                whole.columns * item_, task_.stream);
     }
   }
@@ -382,8 +384,9 @@ class Walk {
         D cell[Statistics::size], sx(0.0), sy(0.0);
         const ToColumns<V> reduce{h};
         if constexpr (shifted) sx = reduce.sum(shift_[s].x), sy = reduce.sum(shift_[s].y);
-        lanes_[s].template finish<D>(cell, D(double(panel.rows)), reduce, sx, sy);
-        const auto suspect = Statistics::template suspicious<L>(cell, D(deviation_floor<T>));
+        lanes_[s].template finish<D>(cell, D(double(panel.rows)), reduce, kernels_.shortcuts, sx, sy);
+        const auto suspect = Statistics::template suspicious<L>(cell, kernels_.shortcuts, D(deviation_floor<T>),
+                                                                   D(smallest_normal_));
         const D flag = select(suspect, D(1.0), D(0.0));
         for (int i = 0; i < D::W && h + i < count; ++i) doubtful |= flag.v[i] != 0;
         for (int k = 0; k < cells; ++k) storage<D, double>::store(fresh[k] + h, cell[k]);
@@ -421,9 +424,9 @@ class Walk {
   void harvest_shared(const Block& block, const Panel& panel) {
     double record[Statistics::size], fresh[Statistics::size];
     load_record(record, panel.group);
-    lanes_[0].template finish<double>(fresh, double(panel.rows * panel.columns), ToOne<V>{}, shift_x(0, 0),
-                                      shift_y(0, 0));
-    if (Statistics::template suspicious<L>(fresh, deviation_floor<T>)) {
+    lanes_[0].template finish<double>(fresh, double(panel.rows * panel.columns), ToOne<V>{},
+                                      kernels_.shortcuts, shift_x(0, 0), shift_y(0, 0));
+    if (Statistics::template suspicious<L>(fresh, kernels_.shortcuts, deviation_floor<T>, smallest_normal_)) {
       Statistics::init(fresh);
       for (int64_t column = 0; column < panel.columns; column += V::W) {
         double cell[Statistics::size];
@@ -449,6 +452,7 @@ class Walk {
   const double smallest_normal_;
   bool columns_ = false;
   alignas(64) char stage_in_[2][staged_rows * panel_columns * sizeof(T)];
+  PastCache past_cache_;
   alignas(64) char stage_out_[call_rows * panel_columns * sizeof(T)];
   alignas(64) Lanes lanes_[panel_strips];
   alignas(64) Shift shift_[panel_strips];

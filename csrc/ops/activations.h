@@ -1,13 +1,13 @@
-// WHAT an activation is: one struct with its value, its slope, and what backward has to keep. Adding one takes the
-// struct, its name in the list at the end, and a row in each of the two registries (docs/adding.md).
+// WHAT an activation is: one struct with its value, its slope, and what backward has to keep. Adding one
+// takes the struct, its name in the list at the end, and a row in each of the two registries
+// (docs/adding.md).
 //
 //   name, parameters         parameters are the members, in the order of the public arguments
 //   saves                    what backward reads: x, or y alone (the input may then be overwritten)
 //   value(x)
-//   slope(x, y)              f'(x). Saving y, backward calls slope(y, y): nothing but the sign of x may be read
-//   param_slope(x, y)        df/dparameter, where trainable
-//   gradient(dy, x, y)       only where dx is not dy * slope for dy = inf or x = NaN
-//   nonnegative              y >= 0 for every x
+//   slope(x, y)              f'(x). Saving y, backward calls slope(y, y): nothing but the sign of x may be
+//   read param_slope(x, y)        df/dparameter, where trainable gradient(dy, x, y)       only where dx is
+//   not dy * slope for dy = inf or x = NaN nonnegative              y >= 0 for every x
 //
 // Edges (NaN, infinities, -0, the slope at a kink) are those of torch.
 #pragma once
@@ -22,18 +22,19 @@ struct Activation {  // what most of them are
   static constexpr Saves saves = Saves::x;
   static constexpr int parameters = 0;
   static constexpr bool trainable = false;
-  static constexpr bool nonnegative = false;
+  static constexpr bool nonnegative = false, positive = false, increasing = false, rectifier = false, brief = false;
 };
 struct ActivationSavingY : Activation {
   static constexpr Saves saves = Saves::y;
 };
 
-// --- sigmoids --------------------------------------------------------------------------------------------------------
+// --- sigmoids
+// --------------------------------------------------------------------------------------------------------
 
 template <class V>
 struct Sigmoid : ActivationSavingY {
   static constexpr const char* name = "sigmoid";
-  static constexpr bool nonnegative = true;
+  static constexpr bool nonnegative = true, positive = true, increasing = true;
   GEOACT_HD V value(V x) const { return logistic(x).value(); }
   GEOACT_HD V slope(V, V y) const { return y * (lit<V>(1) - y); }
 };
@@ -42,9 +43,10 @@ struct Sigmoid : ActivationSavingY {
 template <class V>
 struct CenteredSigmoid : ActivationSavingY {
   static constexpr const char* name = "centered_sigmoid";
+  static constexpr bool increasing = true;
   GEOACT_HD V value(V x) const {
     const TanhQuotient<V> q = tanh_of_half<2>(abs(x));
-    return copysign(q.above / q.below, x);
+    return with_sign(q.above / q.below, x);
   }
   GEOACT_HD V slope(V, V y) const { return square_below(y, scalar_of<V>(0.5)); }
 };
@@ -52,19 +54,21 @@ struct CenteredSigmoid : ActivationSavingY {
 template <class V>
 struct Tanh : ActivationSavingY {
   static constexpr const char* name = "tanh";
+  static constexpr bool increasing = true;
   GEOACT_HD V value(V x) const {
     const TanhQuotient<V> q = tanh_of_half<1>(abs(x + x));
-    return copysign(q.above / q.below, x);
+    return with_sign(q.above / q.below, x);
   }
   GEOACT_HD V slope(V, V y) const { return square_below(y, scalar_of<V>(1)); }
 };
 
-// --- piecewise polynomials -------------------------------------------------------------------------------------------
+// --- piecewise polynomials
+// -------------------------------------------------------------------------------------------
 
 template <class V>
 struct Relu : ActivationSavingY {
   static constexpr const char* name = "relu";
-  static constexpr bool nonnegative = true;
+  static constexpr bool nonnegative = true, increasing = true, rectifier = true, brief = true;
   GEOACT_HD V value(V x) const { return max(lit<V>(0), x); }
   GEOACT_HD V slope(V, V y) const { return gradient(lit<V>(1), y, y); }
   GEOACT_HD V gradient(V dy, V, V y) const { return select(y <= lit<V>(0), lit<V>(0), dy); }
@@ -73,6 +77,7 @@ struct Relu : ActivationSavingY {
 template <class V>
 struct LeakyRelu : Activation {
   static constexpr const char* name = "leaky_relu";
+  static constexpr bool brief = true;
   static constexpr int parameters = 1;
   V negative_slope;
   GEOACT_HD explicit LeakyRelu(V negative_slope) : negative_slope(negative_slope) {}
@@ -83,7 +88,7 @@ struct LeakyRelu : Activation {
 template <class V>
 struct ReluSquared : Activation {
   static constexpr const char* name = "relu_squared";
-  static constexpr bool nonnegative = true;
+  static constexpr bool nonnegative = true, increasing = true, brief = true;
   GEOACT_HD V value(V x) const {
     const V positive = max(lit<V>(0), x);
     return positive * positive;
@@ -95,7 +100,8 @@ struct ReluSquared : Activation {
   GEOACT_HD V gradient(V dy, V x, V) const { return select(x <= lit<V>(0), lit<V>(0), dy * (x + x)); }
 };
 
-// --- exponential and smooth ------------------------------------------------------------------------------------------
+// --- exponential and smooth
+// ------------------------------------------------------------------------------------------
 
 template <class V>
 struct Elu : ActivationSavingY {
@@ -131,13 +137,13 @@ struct Gelu : Activation {
   static constexpr const char* name = "gelu";
   GEOACT_HD V value(V x) const {
     const NormalTailParts<V> tail = normal_tail(abs(x));
-    const V lost = ldexp(tail.a * (tail.density * tail.ratio), tail.n);  // |x| P(N(0,1) > |x|)
+    const V lost = ldexp(tail.times_a * tail.ratio, tail.n);  // |x| P(N(0,1) > |x|)
     return nan_at_minus_infinity(x, select(x > lit<V>(0), x - lost, -lost));
   }
   GEOACT_HD V slope(V x, V) const {
     const NormalTailParts<V> tail = normal_tail(abs(x));
-    const V weighted = tail.a * tail.density * lit<V>(0.39894228040143267794);  // |x| times the density
-    const V lost = ldexp(tail.density * tail.ratio - weighted, tail.n);
+    const V weighted = tail.times_a * lit<V>(0.39894228040143267794);  // |x| times the normal density
+    const V lost = ldexp(fma(tail.density, tail.ratio, -weighted), tail.n);
     return select(x > lit<V>(0), lit<V>(1) - lost, lost);
   }
 };
@@ -148,30 +154,28 @@ struct GeluTanh : Activation {
   static constexpr const char* name = "gelu_tanh";
   GEOACT_HD V value(V x) const {
     const V bounded = max(V(zero), x);
-    const Logistic<V> s = logistic(argument(min(V(one), bounded)));
+    const Logistic<V> s = logistic_unbounded(argument(min(V(one), bounded)));
     return nan_at_minus_infinity(x, ldexp(bounded / s.denominator(), s.n));
   }
   GEOACT_HD V slope(V x, V) const {
     const V bounded = min(V(one), max(V(zero), x));
-    const Logistic<V> s = logistic(argument(bounded));
+    const Logistic<V> s = logistic_unbounded(argument(bounded));
     const V inverse = lit<V>(1) / s.denominator(), sigma = s.power * inverse;
-    const V rate = fma(bounded * bounded, V(3 * Argument::cubic), V(Argument::linear + Argument::linear_tail));
+    const V rate =
+        fma(bounded * bounded, V(3 * Argument::cubic), V(Argument::linear + Argument::linear_tail));
     return fma(bounded * sigma * rate, s.complement(inverse), sigma);
   }
 
  private:
-  static constexpr scalar_of<V> zero = per_precision<V>(-13, -30), one = per_precision<V>(8, 12);
+  static constexpr scalar_of<V> zero = per_precision<V>(-12.5, -26), one = per_precision<V>(8, 12);
   using Argument = GeluTanhArgument<scalar_of<V>>;
 
   // x (linear + cubic x^2) as head + tail: exp makes a relative error of y out of an absolute one here.
   GEOACT_HD static Sum<V> argument(V x) {
-    // The head of the linear coefficient has so few bits that it is a multiple of the last place of any sum below:
-    // what the addition rounds off is found exactly.
-    const Sum<V> w = square(x), c = product(w.head, V(Argument::cubic));
-    const V linear = V(Argument::linear), sum = c.head + linear, lost = c.head - (sum - linear);
-    const V small = fma(w.tail, V(Argument::cubic), c.tail + V(Argument::linear_tail));
-    const V tail = fma(w.head, V(Argument::cubic_tail), small) + lost;
-    const Sum<V> z = product(x, sum);
+    const Sum<V> w = square(x), sum = product_plus(w.head, V(Argument::cubic), V(Argument::linear));
+    const V small = fma(w.tail, V(Argument::cubic), sum.tail + V(Argument::linear_tail));
+    const V tail = fma(w.head, V(Argument::cubic_tail), small);
+    const Sum<V> z = product(x, sum.head);
     return {z.head, fma(x, tail, z.tail)};
   }
 };
@@ -180,16 +184,15 @@ struct GeluTanh : Activation {
 template <class V>
 struct Softplus : Activation {
   static constexpr const char* name = "softplus";
+  static constexpr bool nonnegative = true, positive = true, increasing = true;
   static constexpr int parameters = 2;
-  static constexpr bool nonnegative = true;
   V beta, threshold;
   GEOACT_HD explicit Softplus(V beta, V threshold) : beta(beta), threshold(threshold) {}
   GEOACT_HD V value(V x) const {
     const V z = x * beta;
-    const Sum<V> a = product(abs(x), abs(beta));
-    const V bounded = min(lit<V>(per_precision<V>(160, 1200)), a.head);
-    const Power<V> e = exp_parts<-1>(Sum<V>{bounded, bounded_tail(a)});
-    const V rest = ldexp(e.p * log1p_ratio(ldexp(e.p, e.n)) * (lit<V>(1) / beta), e.n);
+    const V bound = V(per_precision<V>(160, 1200)) / abs(beta);  // exp(-|z|) is 0 beyond
+    const Power<V> e = exp_parts<-1>(product(min(bound, abs(x)), abs(beta)));
+    const V rest = ldexp(e.p * (lit<V>(1) / beta) * log1p_ratio(ldexp(e.p, e.n)), e.n);
     return select(z > threshold, x, select(z <= lit<V>(0), lit<V>(0), x) + rest);
   }
   GEOACT_HD V slope(V x, V) const {
@@ -200,10 +203,8 @@ struct Softplus : Activation {
 template <class V>
 struct HardSigmoid : Activation {
   static constexpr const char* name = "hardsigmoid";
-  static constexpr bool nonnegative = true;
-  GEOACT_HD V value(V x) const {
-    return sixth(min(lit<V>(6), max(lit<V>(0), x + lit<V>(3))));
-  }
+  static constexpr bool nonnegative = true, increasing = true, brief = true;
+  GEOACT_HD V value(V x) const { return sixth(min(lit<V>(6), max(lit<V>(0), x + lit<V>(3)))); }
   GEOACT_HD V slope(V x, V y) const { return gradient(lit<V>(1), x, y); }
   GEOACT_HD V gradient(V dy, V x, V) const {
     return select(abs(x) < lit<V>(3), dy * lit<V>(1.0 / 6), lit<V>(0));
@@ -213,7 +214,8 @@ struct HardSigmoid : Activation {
 template <class V>
 struct HardSwish : Activation {
   static constexpr const char* name = "hardswish";
-  GEOACT_HD V value(V x) const { return x * HardSigmoid<V>{}.value(x); }
+  static constexpr bool brief = true;
+  GEOACT_HD V value(V x) const { return select(x >= lit<V>(3), x, sixth(x * max(lit<V>(0), x + lit<V>(3)))); }
   GEOACT_HD V slope(V x, V y) const { return gradient(lit<V>(1), x, y); }
   GEOACT_HD V gradient(V dy, V x, V) const {
     const V inside = dy * ((x + lit<V>(1.5)) * lit<V>(1.0 / 3));
@@ -221,39 +223,39 @@ struct HardSwish : Activation {
   }
 };
 
-// x tanh(softplus(x)) = x w / (w + 2) with w = e (e + 2), e = exp(x)
+// x tanh(softplus(x)) = x e (e + 2) / (e (e + 2) + 2) with e = exp(x)
 template <class V>
 struct Mish : Activation {
   static constexpr const char* name = "mish";
   GEOACT_HD V value(V x) const {
-    const V bounded = max(V(zero), x);
-    const Exponential e = exponential(min(V(one), bounded));
-    return nan_at_minus_infinity(x, ldexp(bounded * (fma(e.p, e.value, e.p + e.p) * e.inverse), e.n));
+    const V bounded = max(V(zero), x), low = min(V(one), bounded), n = exponent(low), r = remainder(low, n);
+    const V ratio = expm1_ratio(r), e = ldexp(fma(ratio, r, lit<V>(1)), n);
+    const V above = plus_2(e), quotient = above / below(e, above);
+    const V times_p = fma(quotient * ratio, r, quotient);
+    return nan_at_minus_infinity(x, ldexp(bounded * times_p, n));
   }
   GEOACT_HD V slope(V x, V) const {
-    const V bounded = min(V(one), max(V(zero), x));
-    const Exponential e = exponential(bounded);
-    const V w = e.value * (e.value + lit<V>(2));
-    return e.inverse * fma(lit<V>(4) * bounded * e.inverse, w - e.value, w);
+    const V e = exp(min(V(one), max(V(zero), x)));
+    const V above = plus_2(e), inverse = lit<V>(scale) / below(e, above), w = e * (e + lit<V>(2));
+    return inverse * fma(lit<V>(4) * min(V(one), max(V(zero), x)) * inverse, fma(e, e, e), w);
   }
 
  private:
   static constexpr scalar_of<V> zero = per_precision<V>(-160, -1200), one = per_precision<V>(15, 30);
-  struct Exponential {
-    V p, n, value, inverse;  // value = e = p 2^n, inverse = 1 / (w + 2)
-  };
-  GEOACT_HD static Exponential exponential(V x) {
-    const Power<V> e = exp_parts(x);
-    const V value = ldexp(e.p, e.n);
-    return {e.p, e.n, value, lit<V>(1) / fma(value, value + lit<V>(2), lit<V>(2))};
-  }
+  // This factor of both moves them to the middle of a binade where e is small, which is where roundings weigh
+  // most.
+  static constexpr double scale = 0.75;
+  GEOACT_HD static V plus_2(V e) { return fma(e, lit<V>(scale), lit<V>(2 * scale)); }
+  GEOACT_HD static V below(V e, V above) { return fma(e, above, lit<V>(2 * scale)); }
 };
 
-// --- with a trained parameter ----------------------------------------------------------------------------------------
+// --- with a trained parameter
+// ----------------------------------------------------------------------------------------
 
 template <class V>
 struct Prelu : Activation {
   static constexpr const char* name = "prelu";
+  static constexpr bool brief = true;
   static constexpr int parameters = 1;
   static constexpr bool trainable = true;
   V weight;
@@ -292,7 +294,7 @@ struct Swish : Activation {
 // The order is the numbering of kernels.
 template <template <class> class... A>
 struct list {};
-using activations = list<Sigmoid, CenteredSigmoid, Tanh, Relu, LeakyRelu, ReluSquared, Elu, Silu, Gelu, GeluTanh, Softplus,
-                         HardSigmoid, HardSwish, Mish, Prelu, Swish>;
+using activations = list<Sigmoid, CenteredSigmoid, Tanh, Relu, LeakyRelu, ReluSquared, Elu, Silu, Gelu,
+                         GeluTanh, Softplus, HardSigmoid, HardSwish, Mish, Prelu, Swish>;
 
 }  // namespace geoact::GEOACT_ISA

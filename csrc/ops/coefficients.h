@@ -31,10 +31,10 @@ struct ExpTail<float> {
   static constexpr int degree = 4;
   static constexpr float c[] = {
       float(0x1.fffffc0000000p-2),
-      float(0x1.55548c0000000p-3),
-      float(0x1.5558580000000p-5),
-      float(0x1.123de00000000p-7),
-      float(0x1.6ac71c0000000p-10),
+      float(0x1.5554920000000p-3),
+      float(0x1.5558f20000000p-5),
+      float(0x1.1239e40000000p-7),
+      float(0x1.6a23dc0000000p-10),
   };
 };
 template <>
@@ -42,15 +42,15 @@ struct ExpTail<double> {
   static constexpr int degree = 9;
   static constexpr double c[] = {
       double(0x1.000000000000ap-1),
-      double(0x1.55555555554fap-3),
-      double(0x1.555555555087cp-5),
-      double(0x1.1111111127be9p-7),
-      double(0x1.6c16c1842a13bp-10),
-      double(0x1.a01a012a5696fp-13),
-      double(0x1.a0199a0c61387p-16),
-      double(0x1.71df2554b3e4ap-19),
-      double(0x1.28ad72d24e8e1p-22),
-      double(0x1.ad7f6b1b85d4cp-26),
+      double(0x1.55555555554f9p-3),
+      double(0x1.5555555550892p-5),
+      double(0x1.1111111127e09p-7),
+      double(0x1.6c16c18426f08p-10),
+      double(0x1.a01a0129b9a80p-13),
+      double(0x1.a0199a123e66fp-16),
+      double(0x1.71df26839ee12p-19),
+      double(0x1.28ad6f0690bf9p-22),
+      double(0x1.ad7dc5253b8a6p-26),
   };
 };
 
@@ -59,17 +59,18 @@ template <class T>
 struct Log1pRatio;
 template <>
 struct Log1pRatio<float> {
-  static constexpr int degree = 8;
+  static constexpr int degree = 9;
   static constexpr float c[] = {
-      float(0x1.fffffe0000000p-1),
-      float(-0x1.fffeac0000000p-2),
-      float(0x1.5530040000000p-2),
-      float(-0x1.fcc8c60000000p-3),
-      float(0x1.874a800000000p-3),
-      float(-0x1.17d2c20000000p-3),
-      float(0x1.4069dc0000000p-4),
-      float(-0x1.e369f20000000p-6),
-      float(0x1.56ee0c0000000p-8),
+      float(0x1.0000000000000p+0),
+      float(-0x1.ffffd20000000p-2),
+      float(0x1.554dd00000000p-2),
+      float(-0x1.ff23e80000000p-3),
+      float(0x1.934b6a0000000p-3),
+      float(-0x1.3a43be0000000p-3),
+      float(0x1.b4afb40000000p-4),
+      float(-0x1.d6b4980000000p-5),
+      float(0x1.491cca0000000p-6),
+      float(-0x1.af53660000000p-9),
   };
 };
 template <>
@@ -79,24 +80,24 @@ struct Log1pRatio<double> {
       double(0x1.0000000000000p+0),
       double(-0x1.fffffffffff6dp-2),
       double(0x1.555555554ff6ep-2),
-      double(-0x1.fffffffd7fd98p-3),
-      double(0x1.9999994a63576p-3),
-      double(-0x1.55554f4f228fdp-3),
-      double(0x1.2491fa7b6a608p-3),
-      double(-0x1.fffa4ca9f23f8p-4),
-      double(0x1.c6f5553d44f0fp-4),
-      double(-0x1.98cd2ff36dd40p-4),
-      double(0x1.711cf4d14ce7bp-4),
-      double(-0x1.4ad866084f3d2p-4),
-      double(0x1.1fddbd54fbe5cp-4),
-      double(-0x1.d61fd1c863899p-5),
-      double(0x1.596dd1ee82409p-5),
-      double(-0x1.b432572a09549p-6),
-      double(0x1.c2c43c73080b6p-7),
-      double(-0x1.6896e1a3a3af4p-8),
-      double(0x1.9ea33c1cfba71p-10),
-      double(-0x1.2ed64dce9e778p-12),
-      double(0x1.a42184ecfb3c8p-16),
+      double(-0x1.fffffffd7fda7p-3),
+      double(0x1.9999994a635dcp-3),
+      double(-0x1.55554f4f21db2p-3),
+      double(0x1.2491fa7b579fap-3),
+      double(-0x1.fffa4ca8447d6p-4),
+      double(0x1.c6f5553166e78p-4),
+      double(-0x1.98cd2fb9b3079p-4),
+      double(0x1.711cf4057c310p-4),
+      double(-0x1.4ad863ee1f289p-4),
+      double(0x1.1fddb91bc0755p-4),
+      double(-0x1.d61fc4c45dd46p-5),
+      double(0x1.596dc28b9e331p-5),
+      double(-0x1.b4323b77c68f1p-6),
+      double(0x1.c2c41725b3c3fp-7),
+      double(-0x1.6896bd39ca8d3p-8),
+      double(0x1.9ea30b6eaa80ap-10),
+      double(-0x1.2ed625edf9d15p-12),
+      double(0x1.a4214887c0035p-16),
   };
 };
 
@@ -112,67 +113,67 @@ struct NormalTailBound<double> {
   static constexpr double value = double(0x1.3800000000000p+5);
 };
 
-// exp(a^2/2) P(N(0,1) > a) for 0 <= a <= bound, small relative error: numerator.
+// exp(a^2/2) P(N(0,1) > a) = above / (2 a above + rest) for 0 <= a <= bound.
 template <class T>
 struct NormalTailAbove;
 template <>
 struct NormalTailAbove<float> {
   static constexpr int degree = 4;
   static constexpr float c[] = {
-      float(0x1.0000000000000p-1),
-      float(0x1.c0d07c0000000p-2),
-      float(0x1.7744160000000p-3),
-      float(0x1.4cde3a0000000p-5),
-      float(0x1.0dc4640000000p-8),
+      float(0x1.8000000000000p-2),
+      float(0x1.509c620000000p-2),
+      float(0x1.19731e0000000p-3),
+      float(0x1.f34d700000000p-6),
+      float(0x1.94a6bc0000000p-9),
   };
 };
 template <>
 struct NormalTailAbove<double> {
   static constexpr int degree = 9;
   static constexpr double c[] = {
-      double(0x1.0000000000000p-1),
-      double(0x1.8cbd29e54abcfp-1),
-      double(0x1.30282890744fcp-1),
-      double(0x1.2848c2928c82ap-2),
-      double(0x1.9030c78833420p-4),
-      double(0x1.830c20c3263a3p-6),
-      double(0x1.0c03365f28476p-8),
-      double(0x1.012359b999370p-11),
-      double(0x1.3889a16beaa8cp-15),
-      double(0x1.7402dc73d071ap-20),
+      double(0x1.8000000000000p-2),
+      double(0x1.298df675d31b9p-1),
+      double(0x1.c83c81378fb9ap-2),
+      double(0x1.bc6d87966f6dfp-3),
+      double(0x1.2c24f10a547bep-4),
+      double(0x1.22498aada05f1p-6),
+      double(0x1.920597f54ff0dp-9),
+      double(0x1.81b5f206f887bp-12),
+      double(0x1.d4cfd25d789afp-16),
+      double(0x1.1703296d1cdd5p-20),
   };
 };
 
-// Its denominator. All coefficients of both are positive: nothing cancels.
+// All coefficients of both are positive: nothing cancels.
 template <class T>
-struct NormalTailBelow;
+struct NormalTailRest;
 template <>
-struct NormalTailBelow<float> {
+struct NormalTailRest<float> {
   static constexpr int degree = 5;
   static constexpr float c[] = {
-      float(0x1.0000000000000p+0),
-      float(0x1.acaa6e0000000p+0),
-      float(0x1.33d74e0000000p+0),
-      float(0x1.e0bd120000000p-2),
-      float(0x1.a136f00000000p-4),
-      float(0x1.52195e0000000p-7),
+      float(0x1.8000000000000p-1),
+      float(0x1.02ffaa0000000p-1),
+      float(0x1.f49a7e0000000p-3),
+      float(0x1.3c6af20000000p-4),
+      float(0x1.fa14780000000p-7),
+      float(0x1.99fdf60000000p-10),
   };
 };
 template <>
-struct NormalTailBelow<double> {
+struct NormalTailRest<double> {
   static constexpr int degree = 10;
   static constexpr double c[] = {
-      double(0x1.0000000000000p+0),
-      double(0x1.2c7fa9c1f6365p+1),
-      double(0x1.47d779533552cp+1),
-      double(0x1.b6e3a47753b8dp+0),
-      double(0x1.906a1ad3a6a34p-1),
-      double(0x1.0516843e8ae2dp-2),
-      double(0x1.ef1b2adebf99ap-5),
-      double(0x1.52f6d168d4604p-7),
-      double(0x1.432f78f18a122p-10),
-      double(0x1.87b5337ab4824p-14),
-      double(0x1.d23f32a552c90p-19),
+      double(0x1.8000000000000p-1),
+      double(0x1.02bf95accc5f5p+0),
+      double(0x1.846ae83078b40p-1),
+      double(0x1.9432c86314908p-2),
+      double(0x1.38645cc905e0fp-3),
+      double(0x1.6df53db157fd0p-5),
+      double(0x1.442da439d5637p-7),
+      double(0x1.a9b6790d95a78p-10),
+      double(0x1.8c49aef71b500p-13),
+      double(0x1.db06d13fb1100p-17),
+      double(0x1.1ab60a1d6e1d1p-21),
   };
 };
 

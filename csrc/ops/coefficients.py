@@ -26,26 +26,17 @@ def spread(a: mp.mpf, b: mp.mpf, count: int) -> list[mp.mpf]:
     return [(a + b) / 2 - (b - a) / 2 * mp.cos(mp.pi * i / (count - 1)) for i in range(count)]
 
 
-def extrema(grid: list[mp.mpf], error: list[mp.mpf], count: int) -> list[mp.mpf]:
-    """The largest error of each run of one sign, thinned to `count` from the ends, refined by a parabola."""
+def extrema(error: list[mp.mpf], count: int) -> list[int]:
+    """Where the largest error of each run of one sign is; no more than `count`, by leaving out at the ends."""
     peaks = [0]
-    for i in range(1, len(grid)):
+    for i in range(1, len(error)):
         if mp.sign(error[i]) != mp.sign(error[peaks[-1]]):
             peaks.append(i)
         elif abs(error[i]) > abs(error[peaks[-1]]):
             peaks[-1] = i
     while len(peaks) > count:
         peaks.pop(0 if abs(error[peaks[0]]) < abs(error[peaks[-1]]) else -1)
-    refined = []
-    for i in peaks:
-        x = grid[i]
-        if 0 < i < len(grid) - 1:
-            (x0, x1, x2), (y0, y1, y2) = grid[i - 1 : i + 2], [abs(e) for e in error[i - 1 : i + 2]]
-            below = (x1 - x0) * (y1 - y2) - (x1 - x2) * (y1 - y0)
-            if below:
-                x = x1 - ((x1 - x0) ** 2 * (y1 - y2) - (x1 - x2) ** 2 * (y1 - y0)) / (2 * below)
-        refined.append(min(max(x, grid[max(i - 1, 0)]), grid[min(i + 1, len(grid) - 1)]))
-    return refined
+    return peaks
 
 
 def level(f: Function, weight: Function, nodes: list[mp.mpf], degree: int, below: int, first: int) -> list[mp.mpf]:
@@ -84,24 +75,26 @@ def minimax(
 ) -> tuple[list[mp.mpf], list[mp.mpf]]:
     """Coefficients of P (x^first .. x^degree) and Q (1 .. x^below) with the smallest largest weight * |f - P / Q|."""
     count, above = degree - first + below + 2, degree - first + 1
-    grid = spread(mp.mpf(a), mp.mpf(b), 40 * count + 1)
-    if below and b > 2:  # a quotient's exchange needs a start near its end: that of a shorter interval, stretched
-        shorter = b / 2 if b < 4 else b ** mp.mpf("0.8")
-        near = minimax(f, weight, a, shorter, degree, below, first)
-    values, weights = [f(x) for x in grid], [weight(x) for x in grid]
-    for _ in range(40):
-        found = level(f, weight, nodes, degree, below, first)
-        top, bottom = found[:above], found[above:]
-        error = [
-            (y - x**first * mp.polyval(top[::-1], x) / mp.polyval(bottom[::-1], x)) * w
-            for x, y, w in zip(grid, values, weights, strict=True)
-        ]
-        nodes = extrema(grid, error, count)
-        if len(nodes) < count:
-            break
-        sizes = [abs(error[min(range(len(grid)), key=lambda i: abs(grid[i] - x))]) for x in nodes]
-        if max(sizes) < min(sizes) * mp.mpf("1.002"):
-            break
+    nodes = [40 * i for i in range(count)]
+    # A quotient's exchange needs a start near its end: the nodes of a shorter interval.
+    ends = [b ** (mp.mpf(i) / 6) for i in range(1, 7)] if below else [b]
+    for end in ends:
+        grid = spread(a, end, 40 * (count - 1) + 1)
+        values, weights = [f(x) for x in grid], [weight(x) for x in grid]
+        for _ in range(40):
+            found = level(f, weight, [grid[i] for i in nodes], degree, below, first)
+            top, bottom = found[:above], found[above:]
+            error = [
+                (y - x**first * mp.polyval(top[::-1], x) / mp.polyval(bottom[::-1], x)) * w
+                for x, y, w in zip(grid, values, weights, strict=True)
+            ]
+            peaks = extrema(error, count)
+            if len(peaks) < count:
+                break
+            nodes = peaks
+            sizes = [abs(error[i]) for i in nodes]
+            if max(sizes) < min(sizes) * mp.mpf("1.01"):
+                break
     return top, bottom
 
 
@@ -120,18 +113,6 @@ def fit(f: Function, weight: Function, a: mp.mpf, b: mp.mpf, degree: int, bits: 
         rest = minimax(lambda x: f(x) - mp.polyval(kept[::-1], x) if kept else f(x), weight, a, b, degree, 0, first)[0]
         kept.append(rounded(rest[0], bits))
     return min(best, kept, key=lambda c: worst(f, weight, a, b, c))
-
-
-def fit_quotient(
-    f: Function, weight: Function, b: mp.mpf, degree: int, below: int, bits: int
-) -> tuple[list[mp.mpf], list[mp.mpf]]:
-    """P and Q on [0, b]: Q is rounded first and P fitted again to what that made of it."""
-    bottom = [rounded(c, bits) for c in minimax(f, weight, mp.mpf(0), b, degree, below)[1]]
-
-    def q(x: mp.mpf) -> mp.mpf:
-        return mp.polyval(bottom[::-1], x)
-
-    return fit(lambda x: f(x) * q(x), lambda x: weight(x) / q(x), mp.mpf(0), b, degree, bits), bottom
 
 
 def worst(f: Function, weight: Function, a: float, b: float, coefficients: list[mp.mpf]) -> mp.mpf:
@@ -205,17 +186,34 @@ def normal_tail() -> None:
     # Beyond the bound, a times the tail of the normal distribution rounds to 0.
     bounds = {"float": mp.mpf("14.5"), "double": mp.mpf(39)}
     degrees = {"float": (4, 5), "double": (9, 10)}
-    above, below = {}, {}
+    above, rest = {}, {}
     for kind, bits in BITS.items():
-        above[kind], below[kind] = fit_quotient(mills, lambda a: 1 / mills(a), bounds[kind], *degrees[kind], bits)
-        error = max(
-            abs(1 - mp.polyval(above[kind][::-1], a) / mp.polyval(below[kind][::-1], a) / mills(a))
-            for a in spread(mp.mpf(0), bounds[kind], 2001)
-        )
-        print(f"NormalTail<{kind}>: degree {degrees[kind]}, error {mp.nstr(error, 3)}", file=sys.stderr)
+        top, bottom = minimax(mills, lambda a: 1 / mills(a), mp.mpf(0), bounds[kind], *degrees[kind])
+        # Any common factor will do. With this one both are in the upper half of a binade near a = 0, where a last
+        # place weighs least, and where most other roundings of gelu are at their worst.
+        top, bottom = [c * 3 / 4 for c in top], [c * 3 / 4 for c in bottom]
+        fixed = [rounded(q - 2 * p, bits) for q, p in zip(bottom, [mp.mpf(0), *top], strict=True)]
+
+        def error(p: list[mp.mpf], fixed: list[mp.mpf] = fixed) -> Function:
+            return lambda a: 1 - 1 / (2 * a + mp.polyval(fixed[::-1], a) / mp.polyval(p[::-1], a)) / mills(a)
+
+        def largest(p: list[mp.mpf], error: Callable[[list[mp.mpf]], Function] = error, kind: str = kind) -> mp.mpf:
+            return max(abs(error(p)(a)) for a in spread(mp.mpf(0), bounds[kind], 801))
+
+        # P as found and rounded, or what P has to be now that the rest is rounded, its errors weighed accordingly.
+        def goal(a: mp.mpf, fixed: list[mp.mpf] = fixed) -> mp.mpf:
+            return mills(a) * mp.polyval(fixed[::-1], a) / (1 - 2 * a * mills(a))
+
+        def weight(a: mp.mpf, goal: Function = goal) -> mp.mpf:
+            return (1 - 2 * a * mills(a)) / goal(a)
+
+        candidates = [[rounded(p, bits) for p in top]]
+        candidates.append(fit(goal, weight, mp.mpf(0), bounds[kind], degrees[kind][0], bits))
+        above[kind], rest[kind] = min(candidates, key=largest), fixed
+        print(f"NormalTail<{kind}>: {degrees[kind]}, error {mp.nstr(largest(above[kind]), 3)}", file=sys.stderr)
     scalars("NormalTailBound", "a P(N(0,1) > a) rounds to 0 beyond.", {k: {"value": v} for k, v in bounds.items()})
-    emit("NormalTailAbove", "exp(a^2/2) P(N(0,1) > a) for 0 <= a <= bound, small relative error: numerator.", above)
-    emit("NormalTailBelow", "Its denominator. All coefficients of both are positive: nothing cancels.", below)
+    emit("NormalTailAbove", "exp(a^2/2) P(N(0,1) > a) = above / (2 a above + rest) for 0 <= a <= bound.", above)
+    emit("NormalTailRest", "All coefficients of both are positive: nothing cancels.", rest)
 
 
 def approximate(
@@ -257,7 +255,7 @@ def main() -> None:
         log1p_ratio,
         lambda e: 1 / log1p_ratio(e),
         {"float": (mp.mpf(0), mp.mpf(1)), "double": (mp.mpf(0), mp.mpf(1))},
-        {"float": 8, "double": 20},
+        {"float": 9, "double": 20},
     )
     normal_tail()
     gelu_tanh_argument()

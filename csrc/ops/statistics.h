@@ -36,6 +36,11 @@ struct Field {
 
 enum class Level { none, counts, moments };
 
+// What is known of an activation, so that some of a record follows from the rest of it (activations.h).
+struct Shortcuts {
+  bool nonnegative, positive, increasing, rectifier;
+};
+
 // --- forward: what an activation does to the geometry of its input ----------------------------------------------------
 
 struct Geometry {
@@ -85,35 +90,37 @@ struct Geometry {
     }
 
     // Lanes where `keep` is false hold no datum: they add nothing. M is a type with `value(v)` and `test(mask)`.
-    template <class M>
+    template <Shortcuts K, class M>
     GEOACT_HD void add(V x, V y, V f, const M& keep, const Shift<V>& shift, const Limits<V>& limits) {
-      const V o = lit<V>(0), size = abs(y);
+      const V o = lit<V>(0), size = K.nonnegative ? y : abs(y);
       negative = tally(negative, keep.test(x < o));
       positive = tally(positive, keep.test(x > o));
-      zero = tally(zero, keep.test(y == o));
-      small = tally(small, keep.test(size < limits.smallest_normal));
-      saturated = tally(saturated, keep.test(abs(f) < limits.saturation));
+      if constexpr (!K.rectifier && !K.positive) zero = tally(zero, keep.test(y == o));
+      if constexpr (!K.positive) small = tally(small, keep.test(size < limits.smallest_normal));
+      if constexpr (!K.rectifier)
+        saturated = tally(saturated, keep.test((K.increasing ? f : abs(f)) < limits.saturation));
       // The accumulator is the second operand: a NaN in x or y then leaves it as it was.
       x_min = min(keep.value(x, x_min), x_min);
       x_max = max(keep.value(x, x_max), x_max);
       y_min = min(keep.value(y, y_min), y_min);
       y_max = max(keep.value(y, y_max), y_max);
       if constexpr (L == Level::counts) {
-        finite = fma(keep.value(x, o), o, finite);  // turns NaN, and stays so, at the first NaN or infinity
-        finite = fma(keep.value(y, o), o, finite);
+        finite = fma(keep.value(x + y, o), o, finite);  // turns NaN, and stays so, at the first NaN or infinity
       } else {
         const V dx = keep.value(x - shift.x, o), dy = keep.value(y - shift.y, o);
-        const V p = keep.value(max(o, x), o), slope = keep.value(f, o);
         x1 += dx;
         x2 = fma(dx, dx, x2);
         y1 += dy;
         y2 = fma(dy, dy, y2);
         xy = fma(dx, dy, xy);
-        abs_y += keep.value(size, o);
-        p1 += p;
-        p2 = fma(p, p, p2);
-        f1 += slope;
-        f2 = fma(slope, slope, f2);
+        if constexpr (!K.nonnegative) abs_y += keep.value(size, o);
+        if constexpr (!K.rectifier) {
+          const V p = keep.value(max(o, x), o), slope = keep.value(f, o);
+          p1 += p;
+          p2 = fma(p, p, p2);
+          f1 += slope;
+          f2 = fma(slope, slope, f2);
+        }
       }
     }
 
@@ -144,14 +151,15 @@ struct Geometry {
 
     // Lanes reduced, or widened, to the float64 type D by R: R.sum, R.lowest, R.highest, R.count.
     template <class D, class R>
-    GEOACT_HD void finish(D* cell, D total, const R& reduce, D shift_x, D shift_y) const {
+    GEOACT_HD void finish(D* cell, D total, const R& reduce, const Shortcuts& known, D shift_x, D shift_y) const {
       const D o = lit<D>(0);
       cell[n] = total;
       cell[Geometry::negative] = reduce.count(negative);
       cell[Geometry::positive] = reduce.count(positive);
       cell[Geometry::zero] = reduce.count(zero);
       cell[Geometry::saturated] = reduce.count(saturated);
-      cell[subnormal] = reduce.count(small) - cell[Geometry::zero];
+      if (known.rectifier) cell[Geometry::zero] = cell[Geometry::saturated] = total - cell[Geometry::positive];
+      cell[subnormal] = known.positive ? o : reduce.count(small) - cell[Geometry::zero];
       cell[nonfinite_x] = cell[nonfinite_y] = o;
       cell[Geometry::x_min] = reduce.lowest(x_min);
       cell[Geometry::x_max] = reduce.highest(x_max);
@@ -170,7 +178,14 @@ struct Geometry {
       cell[m2_x] = select(still_x, o, max(o, reduce.sum(x2) - sx * mx));
       cell[m2_y] = select(still_y, o, max(o, reduce.sum(y2) - sy * my));
       cell[c_xy] = select(still_x, o, select(still_y, o, reduce.sum(xy) - sx * my));
-      cell[sum_abs_y] = reduce.sum(abs_y);
+      const D sum_y = total * cell[mean_y];
+      cell[sum_abs_y] = known.nonnegative ? sum_y : reduce.sum(abs_y);
+      if (known.rectifier) {
+        cell[sum_pos_x] = sum_y;
+        cell[sum_sq_pos_x] = cell[m2_y] + sum_y * cell[mean_y];
+        cell[sum_slope] = cell[sum_sq_slope] = cell[Geometry::positive];
+        return;
+      }
       cell[sum_pos_x] = reduce.sum(p1);
       cell[sum_sq_pos_x] = reduce.sum(p2);
       cell[sum_slope] = reduce.sum(f1);
@@ -181,14 +196,16 @@ struct Geometry {
   // Whether float32 sums may have overflowed, underflowed or met a NaN, so that the tile must be measured again in
   // float64 while it is still in cache. `floor` is the deviation whose square begins to leave the normal range.
   template <Level L, class D>
-  static GEOACT_HD auto suspicious(const D* cell, D floor) {
+  static GEOACT_HD auto suspicious(const D* cell, const Shortcuts& known, D floor, D smallest_normal) {
     const D o = lit<D>(0);
+    // A positive activation's zeros and subnormals are not counted on the way: they are rare, and the minimum tells.
+    const auto uncounted = cell[y_min] < (known.positive ? smallest_normal : -lit<D>(__builtin_inf()));
     if constexpr (L == Level::counts) {
-      return cell[mean_x] != o;
+      return (cell[mean_x] != o) | uncounted;
     } else {
       const D rx = cell[x_max] - cell[x_min], ry = cell[y_max] - cell[y_min], few = cell[n] * floor;
       const D sum = cell[mean_x] + cell[mean_y] + cell[m2_x] + cell[m2_y] + cell[sum_sq_pos_x] + cell[sum_sq_slope];
-      return ((sum - sum) != o) | ((rx > o) & (rx < floor)) | ((ry > o) & (ry < floor)) |
+      return uncounted | ((sum - sum) != o) | ((rx > o) & (rx < floor)) | ((ry > o) & (ry < floor)) |
              ((cell[sum_slope] > o) & (cell[sum_slope] < few)) | ((cell[sum_pos_x] > o) & (cell[sum_pos_x] < few));
     }
   }
@@ -255,7 +272,7 @@ struct Gradient {
       zero = small = silent = counter{};
     }
 
-    template <class M>
+    template <Shortcuts, class M>
     GEOACT_HD void add(V dy, V dx, V f, const M& keep, const Shift<V>&, const Limits<V>& limits) {
       const V o = lit<V>(0), size_dy = keep.value(abs(dy), o), size_dx = abs(dx), slope = keep.value(f, o);
       const auto is_zero = dx == o;
@@ -283,7 +300,7 @@ struct Gradient {
     }
 
     template <class D, class R>
-    GEOACT_HD void finish(D* cell, D total, const R& reduce, D, D) const {
+    GEOACT_HD void finish(D* cell, D total, const R& reduce, const Shortcuts&, D, D) const {
       cell[n] = total;
       cell[Gradient::zero] = reduce.count(zero);
       cell[underflow] = reduce.count(small) - cell[Gradient::zero] + reduce.count(silent);
@@ -298,7 +315,7 @@ struct Gradient {
   };
 
   template <Level L, class D>
-  static GEOACT_HD auto suspicious(const D* cell, D floor) {
+  static GEOACT_HD auto suspicious(const D* cell, const Shortcuts&, D floor, D) {
     const D o = lit<D>(0), dy = cell[absmax_dy], dx = cell[absmax_dx];
     const D sum = cell[sum_sq_dy] + cell[sum_sq_dx] + cell[sum_sq_slope];
     return ((sum - sum) != o) | ((dy > o) & (dy < floor)) | ((dx > o) & (dx < floor)) |

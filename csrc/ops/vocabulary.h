@@ -1,10 +1,11 @@
-// WITH WHAT words activations are written: verbs over a value type V that is float or double (CUDA, tests) or a vec of
-// them (CPU). The primitives (fma, select, min, round, ldexp, ...) are overloads: the scalar ones are here, those of
-// vec are in cpu/vec.h, which must then be included first.
+// WITH WHAT words activations are written: verbs over a value type V that is float or double (CUDA, tests) or
+// a vec of them (CPU). The primitives (fma, select, min, round, ldexp, ...) are overloads: the scalar ones
+// are here, those of vec are in cpu/vec.h, which must then be included first.
 //
 // Accuracy rests on three habits:
 //   * exp is kept in two parts, p * 2^n. The power is applied last, so a subnormal result is rounded once.
-//   * An argument of exp that is itself a product is carried as head + tail: exp turns an absolute error of its
+//   * An argument of exp that is itself a product is carried as head + tail: exp turns an absolute error of
+//   its
 //     argument into a relative one of its result.
 //   * Division is a real division; nothing is a reciprocal estimate.
 //
@@ -25,7 +26,8 @@
 
 namespace geoact::GEOACT_ISA {
 
-// --- the scalar type under V -----------------------------------------------------------------------------------------
+// --- the scalar type under V
+// -----------------------------------------------------------------------------------------
 
 template <class V>
 struct scalar_under {
@@ -55,7 +57,8 @@ GEOACT_HD V lit(double c) {
   return V(static_cast<scalar_of<V>>(c));
 }
 
-// --- primitives for float and double ---------------------------------------------------------------------------------
+// --- primitives for float and double
+// ---------------------------------------------------------------------------------
 
 // Whether fma(a, b, c) rounds once.
 inline constexpr bool fuses =
@@ -75,8 +78,9 @@ GEOACT_HD double fma(double a, double b, double c) {
 }
 GEOACT_HD float abs(float a) { return __builtin_fabsf(a); }
 GEOACT_HD double abs(double a) { return __builtin_fabs(a); }
-GEOACT_HD float copysign(float a, float s) { return __builtin_copysignf(a, s); }
-GEOACT_HD double copysign(double a, double s) { return __builtin_copysign(a, s); }
+// a, whose sign bit is clear, with that of s
+GEOACT_HD float with_sign(float a, float s) { return __builtin_copysignf(a, s); }
+GEOACT_HD double with_sign(double a, double s) { return __builtin_copysign(a, s); }
 
 GEOACT_HD float select(bool m, float a, float b) { return m ? a : b; }
 GEOACT_HD double select(bool m, double a, double b) { return m ? a : b; }
@@ -94,34 +98,38 @@ GEOACT_HD unsigned long long bits(double a) { return __builtin_bit_cast(unsigned
 GEOACT_HD float round(float a) { return (a + 0x1.8p23f) - 0x1.8p23f; }
 GEOACT_HD double round(double a) { return (a + 0x1.8p52) - 0x1.8p52; }
 
-// 2^n for integral-valued n whose power is a normal number.
-GEOACT_HD float pow2(float n) { return __builtin_bit_cast(float, bits(n + (0x1.8p23f + 127)) << 23); }
-GEOACT_HD double pow2(double n) { return __builtin_bit_cast(double, bits(n + (0x1.8p52 + 1023)) << 52); }
-
-// a * 2^n, rounded once: the first factor keeps a normal.
+// a * 2^n, rounded once, for integral-valued n in [2 - 2 bias, 2 bias] and a near 1: by two powers whose
+// exponents are the halves of n. n lands in the lowest bits by one addition; what the sum has above them the
+// shifts leave behind.
 GEOACT_HD float ldexp(float a, float n) {
-  const float first = round(n * 0.5f);
-  return (a * pow2(first)) * pow2(n - first);
+  const unsigned both = bits(n + (0x1.8p23f + 254)), half = both >> 1;
+  return a * __builtin_bit_cast(float, half << 23) * __builtin_bit_cast(float, (both - half) << 23);
 }
 GEOACT_HD double ldexp(double a, double n) {
-  const double first = round(n * 0.5);
-  return (a * pow2(first)) * pow2(n - first);
+  const unsigned long long both = bits(n + (0x1.8p52 + 2046)), half = both >> 1;
+  return a * __builtin_bit_cast(double, half << 52) * __builtin_bit_cast(double, (both - half) << 52);
 }
 
 // a with the lower half of its significand cleared: the product of two such numbers is exact.
 GEOACT_HD float upper(float a) { return __builtin_bit_cast(float, bits(a) & 0xfffff000u); }
 GEOACT_HD double upper(double a) { return __builtin_bit_cast(double, bits(a) & 0xfffffffff8000000ull); }
 
-// c / 6, for the products that must be exact at c = 6
+// c / 6
 template <class V>
 GEOACT_HD V sixth(V c) {
-  // 1/6 is 0.0010101...: what its rounding lost is a sixth of a power of two.
-  return fma(c, lit<V>(1.0 / 6), c * lit<V>(per_precision<V>(-0x1p-25f, 0x1p-54) / 6));
+  // 1/6 is 0.0010101...: what cutting it off has lost is a sixth of a power of two. Both parts are positive:
+  // -0 stays.
+  if constexpr (fuses)
+    return fma(c, V(per_precision<V>(0x1.555554p-3f, 1.0 / 6)),
+               c * lit<V>(per_precision<V>(0x1p-24f, 0x1p-54) / 6));
+  else return c / lit<V>(6);
 }
 
-// --- polynomials -----------------------------------------------------------------------------------------------------
+// --- polynomials
+// -----------------------------------------------------------------------------------------------------
 
-// The coefficient of x^I in C(x N / D), N / D a power of two or its negative: scaling the argument costs nothing.
+// The coefficient of x^I in C(x N / D), N / D a power of two or its negative: scaling the argument costs
+// nothing.
 template <class V, class C, int I, int N, int D>
 GEOACT_HD V coefficient() {
   constexpr auto scaled = [] {
@@ -132,30 +140,34 @@ GEOACT_HD V coefficient() {
   return V(scaled);
 }
 
-// The terms I, I + Step, ... in powers of y = x^Step
-template <class C, int I, int Step, int N, int D, class V>
-GEOACT_HD V horner(V y) {
-  if constexpr (I + Step > C::degree) return coefficient<V, C, I, N, D>();
-  else return fma(horner<C, I + Step, Step, N, D>(y), y, coefficient<V, C, I, N, D>());
+// c_I + c_I+1 x N / D + ... of `Terms` terms, and the same for the whole polynomial in steps of Terms powers.
+// Longer steps wait less for their own results; that the last addition is to the lowest terms keeps the error
+// at half an ulp.
+template <class C, int I, int Terms, int N, int D, class V>
+GEOACT_HD V terms(V x, V x2) {
+  if constexpr (I == C::degree || Terms == 1) return coefficient<V, C, I, N, D>();
+  else if constexpr (Terms == 4 && I + 2 <= C::degree)
+    return fma(terms<C, I + 2, 2, N, D>(x, x2), x2, terms<C, I, 2, N, D>(x, x2));
+  else return fma(coefficient<V, C, I + 1, N, D>(), x, coefficient<V, C, I, N, D>());
+}
+template <class C, int I, int Terms, int N, int D, class V>
+GEOACT_HD V in_steps(V x, V x2, V step) {
+  const V low = terms<C, I, Terms, N, D>(x, x2);
+  if constexpr (I + Terms > C::degree) return low;
+  else return fma(in_steps<C, I + Terms, Terms, N, D>(x, x2, step), step, low);
 }
 
-// c0 + c1 x N / D + ...; long ones in two or four interleaved parts, or they would wait for their own results
+// c0 + c1 x N / D + ...
 template <class C, int N = 1, int D = 1, class V>
 GEOACT_HD V polynomial(V x) {
-  if constexpr (C::degree < 7) return horner<C, 0, 1, N, D>(x);
-  else {
-    const V x2 = x * x;
-    if constexpr (C::degree < 16) return fma(horner<C, 1, 2, N, D>(x2), x, horner<C, 0, 2, N, D>(x2));
-    else {
-      const V x4 = x2 * x2;
-      const V low = fma(horner<C, 1, 4, N, D>(x4), x, horner<C, 0, 4, N, D>(x4));
-      const V high = fma(horner<C, 3, 4, N, D>(x4), x, horner<C, 2, 4, N, D>(x4));
-      return fma(high, x2, low);
-    }
-  }
+  const V x2 = x * x;
+  if constexpr (C::degree < 7) return in_steps<C, 0, 1, N, D>(x, x2, x);
+  else if constexpr (C::degree < 16) return in_steps<C, 0, 2, N, D>(x, x2, x2);
+  else return in_steps<C, 0, 4, N, D>(x, x2, x2 * x2);
 }
 
-// --- head and tail ---------------------------------------------------------------------------------------------------
+// --- head and tail
+// ---------------------------------------------------------------------------------------------------
 
 // The unevaluated sum head + tail. The tail is small, but not always below half an ulp of the head.
 template <class V>
@@ -185,16 +197,24 @@ GEOACT_HD Sum<V> square(V a) {
   }
 }
 
-// The tail where it is one. Of an infinite head it is NaN or infinite and matters no more: any small number will do.
+// a b + c for a c that is a multiple of the last place of the sum: with so few bits in c, head - c is exact.
 template <class V>
-GEOACT_HD V bounded_tail(Sum<V> x) {
-  return max(min(x.tail, lit<V>(1)), lit<V>(-1));
+GEOACT_HD Sum<V> product_plus(V a, V b, V c) {
+  if constexpr (fuses) {
+    const V head = fma(a, b, c);
+    return {head, fma(a, b, c - head)};
+  } else {
+    const Sum<V> ab = product(a, b);
+    const V head = ab.head + c;
+    return {head, (ab.head - (head - c)) + ab.tail};
+  }
 }
 
-// --- exp -------------------------------------------------------------------------------------------------------------
+// --- exp
+// -------------------------------------------------------------------------------------------------------------
 
-// All of these are of x N / D, as the polynomials are. n is integral-valued, and x N / D = n ln 2 + r N / D with
-// |r N / D| <= ln(2) / 2.
+// All of these are of x N / D, as the polynomials are. n is integral-valued, and x N / D = n ln 2 + r N / D
+// with |r N / D| <= ln(2) / 2.
 template <int N = 1, int D = 1, class V>
 GEOACT_HD V exponent(V x) {
   return round(x * V(Ln2<scalar_of<V>>::inverse * N / D));
@@ -203,6 +223,11 @@ template <int N = 1, int D = 1, class V>
 GEOACT_HD V remainder(V x, V n) {
   using Ln2 = Ln2<scalar_of<V>>;
   return fma(n, V(-Ln2::low * D / N), fma(n, V(-Ln2::high * D / N), x));
+}
+template <int N = 1, int D = 1, class V>
+GEOACT_HD V remainder(V head, V tail, V n) {
+  using Ln2 = Ln2<scalar_of<V>>;
+  return fma(n, V(-Ln2::high * D / N), head) + fma(n, V(-Ln2::low * D / N), tail);
 }
 
 // (exp(r N / D) - 1) / r
@@ -230,7 +255,7 @@ GEOACT_HD Power<V> exp_parts(V x) {
 }
 template <int N = 1, int D = 1, class V>
 GEOACT_HD Power<V> exp_parts(Sum<V> x) {
-  const V n = exponent<N, D>(x.head), r = remainder<N, D>(x.head, n) + x.tail;
+  const V n = exponent<N, D>(x.head), r = remainder<N, D>(x.head, x.tail, n);
   return {fma(expm1_ratio<N, D>(r), r, lit<V>(1)), n};
 }
 
@@ -253,12 +278,15 @@ GEOACT_HD V log1p_ratio(V e) {
   return polynomial<Log1pRatio<scalar_of<V>>>(e);
 }
 
-// --- the logistic function -------------------------------------------------------------------------------------------
+// --- the logistic function
+// -------------------------------------------------------------------------------------------
 
-// sigma(x) = 2^n / (2^n + p) where p 2^-n = exp(-x), with n kept apart: the factor 2^n of the numerator goes last.
+// sigma(x) = 2^n / (2^n + p) where p 2^-n = exp(-x), with n kept apart: the factor 2^n of the numerator goes
+// last.
 //
-// x is bounded above, where sigma is 1 to the last bit. Below, only n is: beyond its bound p grows to infinity and the
-// quotient falls to 0 by itself, so that x sigma(x) at -inf is -inf / inf = NaN, the -inf * 0 that it ought to be.
+// x is bounded above, where sigma is 1 to the last bit. Below, only n is: beyond its bound p grows to
+// infinity and the quotient falls to 0 by itself, so that x sigma(x) at -inf is -inf / inf = NaN, the -inf *
+// 0 that it ought to be.
 template <class V>
 struct Logistic {
   V r, factor, n, power;  // p = 1 + factor r, power = 2^n
@@ -292,14 +320,22 @@ GEOACT_HD Logistic<V> logistic(V x) {
 }
 template <class V>
 GEOACT_HD Logistic<V> logistic(Sum<V> x) {
+  // Of an infinite head the tail is NaN or infinite and matters no more: any small number will do.
   const V bounded = min(V(logistic_one<V>), x.head), n = logistic_exponent(bounded);
-  return logistic_of_reduced(remainder(bounded, n) + bounded_tail(x), n);
+  return logistic_of_reduced(remainder(bounded, max(min(x.tail, lit<V>(1)), lit<V>(-1)), n), n);
+}
+// for -2 bias ln 2 < x < bias ln 2
+template <class V>
+GEOACT_HD Logistic<V> logistic_unbounded(Sum<V> x) {
+  const V n = exponent(x.head);
+  return logistic_of_reduced(remainder(x.head, x.tail, n), n);
 }
 
-// --- tanh ------------------------------------------------------------------------------------------------------------
+// --- tanh
+// ------------------------------------------------------------------------------------------------------------
 
-// tanh(a / 2) = above / below = (1 - e) / (1 + e) with e = exp(-a), a >= 0. The two are rounded once each from the same
-// exp(r) - 1: one as a sum with the other would carry its rounding error twice.
+// tanh(a / 2) = above / below = (1 - e) / (1 + e) with e = exp(-a), a >= 0. The two are rounded once each
+// from the same exp(r) - 1: one as a sum with the other would carry its rounding error twice.
 template <class V>
 struct TanhQuotient {
   V above, below;
@@ -310,16 +346,17 @@ GEOACT_HD TanhQuotient<V> tanh_of_half(V a) {
   const V x = min(lit<V>(per_precision<V>(30, 60)), a), n = exponent<-1>(x), r = remainder<-1>(x, n);
   const V power = ldexp(lit<V>(1), n), scaled = ldexp(lit<V>(Scale), n);
   const V m = fma(r * r, polynomial<ExpTail<scalar_of<V>>, -1>(r), -r);
-  return {fma(m, power, power - lit<V>(1)), fma(m, scaled, scaled + lit<V>(Scale))};
+  return {fma(-m, power, lit<V>(1) - power), fma(m, scaled, scaled + lit<V>(Scale))};
 }
 
-// --- the normal distribution -----------------------------------------------------------------------------------------
+// --- the normal distribution
+// -----------------------------------------------------------------------------------------
 
-// For 0 <= a, exp(-a^2/2) = density * 2^n and P(N(0,1) > a) = density * ratio * 2^n. Beyond a bound, where a times
-// either rounds to 0, a is that bound.
+// For 0 <= a, exp(-a^2/2) = density * 2^n and P(N(0,1) > a) = density * ratio * 2^n. Beyond a bound, where a
+// times either rounds to 0, a is that bound.
 template <class V>
 struct NormalTailParts {
-  V a, density, ratio, n;
+  V density, times_a, ratio, n;  // times_a = a * density
 };
 
 template <class V>
@@ -327,15 +364,16 @@ GEOACT_HD NormalTailParts<V> normal_tail(V a) {
   using T = scalar_of<V>;
   const V bounded = min(V(NormalTailBound<T>::value), a);
   const Sum<V> s = square(bounded);
-  const Power<V> e = exp_parts<-1, 2>(s);
-  // The denominator is found as 2 a numerator + rest: that correlates the rounding errors of the two, which the
-  // quotient then cancels in part.
+  const V n = exponent<-1, 2>(s.head), r = remainder<-1, 2>(s.head, s.tail, n), ratio = expm1_ratio<-1, 2>(r);
+  // The denominator is found as 2 a numerator + rest: that correlates the rounding errors of the two, which
+  // the quotient then cancels in part.
   const V above = polynomial<NormalTailAbove<T>>(bounded);
   const V below = fma(bounded + bounded, above, polynomial<NormalTailRest<T>>(bounded));
-  return {bounded, e.p, above / below, e.n};
+  return {fma(ratio, r, lit<V>(1)), fma(bounded * ratio, r, bounded), above / below, n};
 }
 
-// --- edges -----------------------------------------------------------------------------------------------------------
+// --- edges
+// -----------------------------------------------------------------------------------------------------------
 
 // y, but NaN where x is -inf: for products x * f(x) whose f(-inf) = 0 was reached with a bounded argument.
 template <class V>

@@ -69,9 +69,7 @@ def build_app() -> "typer.Typer":
         out: Annotated[Path, typer.Option(help="Folder for report.html, results.json and figures/.")] = Path(
             "geoact-study"
         ),
-        seeds: Annotated[
-            int, typer.Option(min=2, help="Seeds of the two-moons grid (digits: at most 5).")
-        ] = 10,
+        seeds: Annotated[int, typer.Option(min=2, help="Seeds of the grids on two moons and digits.")] = 10,
         only: Annotated[
             list[str] | None,
             typer.Option(

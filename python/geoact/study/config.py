@@ -72,7 +72,7 @@ class StudyConfig:
     # net of depth d because layers are drawn independently.
     init_width: int = 256
     init_depth: int = 20
-    init_rows: int = 256
+    init_rows: int = 192
     init_seeds: int = 3
     init_dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16")
 
@@ -80,7 +80,6 @@ class StudyConfig:
     digits_settings: tuple[Setting, ...] = (Setting("SGD", 0.05), Setting("SGD", 0.5), Setting("Adam", 0.003))
     digits_widths: tuple[int, ...] = (64, 128, 128, 10)
     digits_epochs: int = 20
-    digits_seeds: int = 5
 
     # e: cost. Sizes are rows of 256 values in float32: one pair of arrays that stays in a private cache, one
     # that does not fit in a shared one.

@@ -17,7 +17,7 @@ CLASSES = 10
 def run(config: StudyConfig, advance: Callable[[], None]) -> grid.GridResult:
     """Train in float32; each seed draws its own split, weights and batch order."""
     task = grid.Task(
-        splits=[data.digits(seed) for seed in range(min(config.seeds, config.digits_seeds))],
+        splits=[data.digits(seed) for seed in range(config.seeds)],
         widths=config.digits_widths,
         head=SoftmaxHead(CLASSES),
         epochs=config.digits_epochs,

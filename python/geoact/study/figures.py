@@ -189,7 +189,7 @@ class Panel:
 
 
 PANELS = (
-    Panel("Scale: distance² kept from the input", "distance", logarithmic=True),
+    Panel("Scale: distance² per coordinate, kept", "distance", logarithmic=True),
     Panel("Shape: rank correlation of distances", "spearman"),
     Panel("Resolution: effective bits", "effective_bits"),
     Panel("Gradient: |dx|² / |dy|² of one layer", "realised_gain", logarithmic=True),
@@ -270,8 +270,7 @@ def _initial_figures(result: InitialAxes) -> list[FigureSpec]:
             5.0,
             f"The four axes at initialisation by depth: {data} into layers of width {result.width}, {wide}, "
             "mean over "
-            f"{result.seeds} seeds. Effective bits are those of the stored values; a curve stops where all "
-            "units are dead.",
+            f"{result.seeds} seeds. Effective bits: mean over units, a unit that never moves counts 0. ",
         )
         for index, data in enumerate(result.inputs, start=1)
     ]
@@ -345,7 +344,7 @@ def _overhead_figure(result: Overhead) -> FigureSpec:
         0.9 + 0.62 * len(result.cases),
         f"Time ratios in one interleaved run of {result.rounds} rounds, one thread, {result.dtype}: ratio of "
         "medians "
-        "(symbol) and quartiles of the ratios within rounds (bar). 1 on the left: measuring is free.",
+        "(symbol) and quartiles of the ratios within rounds (bar). At 1 measuring would cost nothing.",
     )
 
 
@@ -377,10 +376,12 @@ def _draw_overhead(result: Overhead, figure: Figure, theme: Theme) -> None:
             )
     axes.axvline(1, color=theme.muted, linewidth=0.8)
     axes.set_xscale("log")
-    ticks = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100) if tick <= axes.get_xlim()[1] * 1.3]
+    low, high = axes.get_xlim()
+    low = min(low, 0.8)
+    ticks = [tick for tick in (0.1, 0.3, 1, 3, 10, 30, 100) if low <= tick <= high * 1.3]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
-    axes.set_xlim(axes.get_xlim()[0], axes.get_xlim()[1] * 1.25)
+    axes.set_xlim(low, high * 1.25)
     axes.set_yticks(
         range(len(result.cases)),
         [f"{shown(c.activation)}\n{c.rows * c.columns:,} values" for c in result.cases],

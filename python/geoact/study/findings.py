@@ -6,6 +6,7 @@ outcome; a run with other numbers says other things.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import log10, sqrt
 
 import numpy as np
@@ -17,6 +18,7 @@ from geoact.study.grid import GridResult
 from geoact.study.replica import Replica
 from geoact.study.results import StudyResults
 from geoact.study.spread import Spread, spread
+from geoact.study.wording import coefficient, number
 
 NAMES = {"sigmoid": "sigmoid", "relu": "ReLU"}
 RANK_MARGIN = 0.02
@@ -51,9 +53,9 @@ def _replica(result: Replica) -> Finding:
     accuracy = {network.activation: network.test_accuracy for network in result.networks}
     rows = round(400 * TEST_SHARE)
     margin = 2 * sqrt(sum(p * (1 - p) for p in accuracy.values()) / rows)
-    comparison = higher_keeps("test accuracy", accuracy["sigmoid"], accuracy["relu"], margin)
+    comparison = higher_keeps("test accuracy", "accuracy", accuracy["sigmoid"], accuracy["relu"], margin)
     shape = {network.activation: network.axes[-1].spearman for network in result.networks}
-    ranks = higher_keeps("rank correlation, layer 2", shape["sigmoid"], shape["relu"], RANK_MARGIN)
+    ranks = higher_keeps("rank correlation, layer 2", "shape", shape["sigmoid"], shape["relu"], RANK_MARGIN)
     text = (
         f"{result.matched} of {len(result.checks)} published numbers are reproduced to the printed digit. "
         "Sigmoid "
@@ -65,7 +67,7 @@ def _replica(result: Replica) -> Finding:
         f"that of the input at {shape['sigmoid']:.2f} for sigmoid and {shape['relu']:.2f} for ReLU, so "
         f"{_who(ranks, 'keeps more of it', 'neither keeps more of it')}."
     )
-    return Finding("The published run", "outcome", text, [comparison, ranks])
+    return Finding("The published run", text, [comparison, ranks])
 
 
 def _accuracy(title: str, result: GridResult) -> Finding:
@@ -73,23 +75,21 @@ def _accuracy(title: str, result: GridResult) -> Finding:
     comparisons, parts = [], []
     for setting in result.settings:
         sigmoid, relu = (result.cell(name, setting).accuracy for name in NAMES)
-        comparisons.append(_paired(f"accuracy, {setting}", sigmoid, relu))
+        comparisons.append(_paired(f"accuracy ({setting})", "accuracy", sigmoid, relu))
         parts.append(f"{setting}: {_percent(sigmoid)} against {_percent(relu)}")
     first, best = result.settings[0], {name: result.best(name) for name in NAMES}
-    best_pair = _paired("accuracy, best setting of each", best["sigmoid"].accuracy, best["relu"].accuracy)
+    best_pair = _paired(
+        "accuracy (best setting of each)", "accuracy", best["sigmoid"].accuracy, best["relu"].accuracy
+    )
     gap = [
         result.cell("relu", s).accuracy.mean - result.cell("sigmoid", s).accuracy.mean
         for s in result.settings
     ]
     best_gap = best["relu"].accuracy.mean - best["sigmoid"].accuracy.mean
     if abs(best_gap) < abs(gap[0]) / 2:
-        meaning = (
-            f"so most of the gap of {abs(gap[0]):.1%} at {first} comes from the step size, not from what the "
-            "activation "
-            "did to the geometry"
-        )
+        meaning = f"so most of the gap of {abs(gap[0]):.1%} at {first} goes away with the training setting"
     else:
-        meaning = f"so tuning the step size does not remove the gap of {abs(gap[0]):.1%} at {first}"
+        meaning = f"so choosing the setting does not remove the gap of {abs(gap[0]):.1%} at {first}"
     text = (
         f"Mean test accuracy and sd of sigmoid against ReLU over {result.seeds} seeds: {'; '.join(parts)}. "
         "With the best "
@@ -97,15 +97,16 @@ def _accuracy(title: str, result: GridResult) -> Finding:
         f"{abs(best_gap):.1%} "
         f"and {_who(best_pair, 'is ahead', 'neither is clearly ahead')}, {meaning}."
     )
-    return Finding(title, "outcome", text, [*comparisons, best_pair])
+    return Finding(title, text, [*comparisons, best_pair])
 
 
-def _paired(quantity: str, sigmoid: Spread, relu: Spread) -> Comparison:
+def _paired(quantity: str, axis: str, sigmoid: Spread, relu: Spread) -> Comparison:
     difference = spread(np.subtract(sigmoid.values, relu.values).tolist())
     decided = difference.low > 0 or difference.high < 0
     margin = (difference.high - difference.low) / 2
     return Comparison(
         quantity,
+        axis,
         sigmoid.mean,
         relu.mean,
         margin,
@@ -115,7 +116,7 @@ def _paired(quantity: str, sigmoid: Spread, relu: Spread) -> Comparison:
 
 def _shape(result: InitialAxes) -> Finding:
     wide = result.dtypes[0]
-    comparisons = [_ranks(result, data, wide) for data in result.inputs]
+    comparisons = [_ranks(result, data, wide, "shape") for data in result.inputs]
     parts = [
         f"{data} {_both(comparison)}" for data, comparison in zip(result.inputs, comparisons, strict=True)
     ]
@@ -128,10 +129,10 @@ def _shape(result: InitialAxes) -> Finding:
         f"One layer of sigmoid is {share['sigmoid']:.1%} linear on what it receives, one of ReLU "
         f"{share['relu']:.1%}."
     )
-    return Finding(f"Shape at depth {result.depth} in {wide}", "shape", text, comparisons)
+    return Finding(f"Shape at depth {result.depth} in {wide}", text, comparisons)
 
 
-def _ranks(result: InitialAxes, data: str, dtype: str) -> Comparison:
+def _ranks(result: InitialAxes, data: str, dtype: str, axis: str) -> Comparison:
     rows = {
         name: next(
             row
@@ -142,51 +143,54 @@ def _ranks(result: InitialAxes, data: str, dtype: str) -> Comparison:
     }
     error = sqrt(sum(row.spearman_sd**2 for row in rows.values()) / result.seeds)
     values = {name: row.quantities["spearman"] for name, row in rows.items()}
-    return higher_keeps(f"rank correlation, {data}, {dtype}", **values, margin=max(2 * error, RANK_MARGIN))
+    return higher_keeps(
+        f"rank correlation, {data}, {dtype}", axis, **values, margin=max(2 * error, RANK_MARGIN)
+    )
 
 
 def _scale(result: InitialAxes) -> Finding:
-    comparisons = [_magnitude(result, data, "distance", "distance² kept") for data in result.inputs]
+    comparisons = [_magnitude(result, data, "distance", "scale") for data in result.inputs]
     gain = {name: result.at(result.inputs[0], name, result.dtypes[0], "gain", 1) for name in NAMES}
     parts = [
-        f"{c.sigmoid:.1e} against {c.relu:.1e} ({data})"
+        f"{number(c.sigmoid)} against {number(c.relu)} ({data})"
         for data, c in zip(result.inputs, comparisons, strict=True)
     ]
     text = (
         f"One activation multiplies the mean squared pair distance by {gain['sigmoid']:.3f} (sigmoid) and "
-        f"{gain['relu']:.3f} (ReLU). After {result.depth} layers, weights included, the share of the input's "
-        "that is left "
+        f"{gain['relu']:.3f} (ReLU). After {result.depth} layers, weights included, the mean squared pair "
+        "distance per coordinate as a share of the input's "
         f"is {'; '.join(parts)}. {_each(result, comparisons, 'stays nearer to the scale of the input')}"
     )
-    return Finding(f"Scale at depth {result.depth}", "scale", text, comparisons)
+    return Finding(f"Scale at depth {result.depth}", text, comparisons)
 
 
-def _magnitude(result: InitialAxes, data: str, quantity: str, name: str) -> Comparison:
+def _magnitude(result: InitialAxes, data: str, quantity: str, axis: str) -> Comparison:
     """Compare where the value nearer to 1 keeps more, in decades: shrinking and growing are alike."""
     depth = result.depth if quantity == "distance" else 1
     values = {key: result.at(data, key, result.dtypes[0], quantity, depth) for key in NAMES}
     closeness = {key: -abs(log10(value)) if value > 0 else float("-inf") for key, value in values.items()}
-    decided = higher_keeps(f"{name}, {data}", **closeness, margin=SCALE_MARGIN)
-    return Comparison(decided.quantity, values["sigmoid"], values["relu"], SCALE_MARGIN, decided.keeps_more)
+    decided = higher_keeps(f"{quantity}, {data}, depth {depth}", axis, **closeness, margin=SCALE_MARGIN)
+    return replace(decided, sigmoid=values["sigmoid"], relu=values["relu"])
 
 
 def _resolution(result: InitialAxes) -> Finding:
     wide, narrow = result.dtypes[0], result.dtypes[-1]
-    comparisons = [_ranks(result, data, narrow) for data in result.inputs]
+    comparisons = [_ranks(result, data, narrow, "resolution") for data in result.inputs]
     parts = []
     for data, comparison in zip(result.inputs, comparisons, strict=True):
-        before = _ranks(result, data, wide)
+        before = _ranks(result, data, wide, "shape")
         parts.append(
-            f"{data}: sigmoid {before.sigmoid:.2f} in {wide}, {comparison.sigmoid:.2f} in {narrow}; ReLU "
-            f"{before.relu:.2f} "
-            f"and {comparison.relu:.2f}"
+            f"{data}: sigmoid {coefficient(before.sigmoid)} in {wide}, {coefficient(comparison.sigmoid)} in "
+            f"{narrow}; ReLU "
+            f"{coefficient(before.relu)} "
+            f"and {coefficient(comparison.relu)}"
         )
     text = (
         f"The same networks stored in {narrow}, rank correlation at depth {result.depth}: "
         f"{'. '.join(parts)}. "
         f"{_each(result, comparisons, 'keeps more of the order')} {_centred(result, wide, narrow)}"
     )
-    return Finding(f"Resolution at depth {result.depth} in {narrow}", "resolution", text.strip(), comparisons)
+    return Finding(f"Resolution at depth {result.depth} in {narrow}", text.strip(), comparisons)
 
 
 def _centred(result: InitialAxes, wide: str, narrow: str) -> str:
@@ -208,7 +212,7 @@ def _centred(result: InitialAxes, wide: str, narrow: str) -> str:
 
 
 def _gradient(result: InitialAxes) -> Finding:
-    comparisons = [_magnitude(result, data, "mean_sq_slope", "E f'², layer 1") for data in result.inputs]
+    comparisons = [_magnitude(result, data, "mean_sq_slope", "gradient") for data in result.inputs]
     realised = {
         name: float(np.mean(result.curve(result.inputs[0], name, result.dtypes[0], "realised_gain")))
         for name in NAMES
@@ -223,9 +227,9 @@ def _gradient(result: InitialAxes) -> Finding:
         f"{'; '.join(parts)}. Measured on the way back, |dx|²/|dy|² averages {realised['sigmoid']:.3f} "
         "(sigmoid) and "
         f"{realised['relu']:.3f} (ReLU) over {result.depth} layers. "
-        f"{_each(result, comparisons, 'lets more through')}"
+        f"{_each(result, comparisons, 'passes it on nearer to its size')}"
     )
-    return Finding("Gradient at initialisation", "gradient", text, comparisons)
+    return Finding("Gradient at initialisation", text, comparisons)
 
 
 def _trained(title: str, result: GridResult) -> Finding:
@@ -234,21 +238,24 @@ def _trained(title: str, result: GridResult) -> Finding:
     for setting in dict.fromkeys((result.settings[0], result.settings[-1])):
         last = max(row.layer for row in result.axes)
         rows = {name: result.layer(name, setting, last).quantities for name in NAMES}
-        ranks = _paired(f"rank correlation, {setting}", *(rows[name]["spearman"] for name in NAMES))
-        bits = _paired(f"effective bits, {setting}", *(rows[name]["effective_bits"] for name in NAMES))
+        ranks = _paired(f"rank correlation ({setting})", "shape", *(rows[name]["spearman"] for name in NAMES))
+        bits = _paired(
+            f"effective bits ({setting})", "resolution", *(rows[name]["effective_bits"] for name in NAMES)
+        )
         comparisons += [ranks, bits]
         gain, slope = ({name: rows[name][key].mean for name in NAMES} for key in ("gain", "realised_gain"))
         parts.append(
             f"{setting}: rank correlation {_both(ranks)}, gain {gain['sigmoid']:.3f} and {gain['relu']:.3f}, "
             "effective "
-            f"bits {bits.sigmoid:.1f} and {bits.relu:.1f}, |dx|²/|dy|² {slope['sigmoid']:.3f} and "
+            f"bits {number(bits.sigmoid, 1)} and {number(bits.relu, 1)}, |dx|²/|dy|² {slope['sigmoid']:.3f} "
+            "and "
             f"{slope['relu']:.3f}"
         )
     text = (
         f"Last hidden layer, sigmoid and ReLU, mean over {result.seeds} seeds. {'. '.join(parts)}. "
         f"{_count(comparisons)}"
     )
-    return Finding(title, "shape, resolution", text, comparisons)
+    return Finding(title, text, comparisons)
 
 
 def _count(comparisons: list[Comparison]) -> str:
@@ -281,7 +288,7 @@ def _each(result: InitialAxes, comparisons: list[Comparison], wins: str) -> str:
 
 
 def _both(comparison: Comparison) -> str:
-    return f"{comparison.sigmoid:.2f} and {comparison.relu:.2f}"
+    return f"{coefficient(comparison.sigmoid)} and {coefficient(comparison.relu)}"
 
 
 def _percent(value: Spread) -> str:

@@ -16,17 +16,24 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "ml_dtypes", "matplotlib")
 
 def describe() -> dict[str, Any]:
     """Name processor, cores, caches, system, package versions, geoact's own account and the time in UTC."""
-    information = dict(geoact.info())
+    packages = {name: found for name in PACKAGES if (found := _version(name))}
+    information = {str(key): _text(value) for key, value in dict(geoact.info()).items()}
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "caches": _caches(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
-        "geoact": {str(key): str(value) for key, value in information.items()},
+        "packages": packages,
+        "geoact": {
+            key: value for key, value in information.items() if key not in {*packages, "python", "cpu"}
+        },
         "measured_at": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
 def _version(package: str) -> str | None:

@@ -37,13 +37,14 @@ QUANTITIES = (
 
 @dataclass(frozen=True)
 class LayerAxes:
-    """What one hidden layer's activation did (docs/STATISTICS, "four axes"). Fractions are in 0..1.
+    """What one hidden layer's activation did (docs/study.md). Fractions are in 0..1.
 
     * scale: ``gain``, the ratio of mean squared pair distances after / before the activation; ``distance``,
-      the mean squared pair distance of this layer's output over that of the network's input.
+      the mean squared pair distance per coordinate of this layer's output over that of the network's input.
     * shape: ``linear_share`` R^2, 1 for an affine map; ``spearman``, rank correlation of pair distances,
       network input against this layer's output.
-    * resolution: ``effective_bits``, log2(sd / spacing of the stored type at the mean).
+    * resolution: ``effective_bits``, log2(sd / spacing of the stored type there), 0 for a unit that never
+      moves.
     * gradient: ``mean_sq_slope`` E f'^2 on the way forward; ``realised_gain`` |dx|^2 / |dy|^2 on the way
       back.
     """
@@ -85,14 +86,14 @@ def _collect(network: Network, trace: Trace, dscores: NDArray[Any], forward: lis
     backward: list[Any] = [geoact.GradientStats(per="tensor") for _ in forward]
     network.backward(trace, dscores, stats=backward)
     x = trace.x[0].astype(np.float64)
-    input_variance, input_ranks = float(x.var(axis=0).sum()), distance_ranks(x)
+    input_variance, input_ranks = float(x.var(axis=0).mean()), distance_ranks(x)
     layers = []
     for index, (stats, gradient, after) in enumerate(zip(forward, backward, trace.after, strict=True)):
         layers.append(
             LayerAxes(
                 layer=index + 1,
                 gain=float(stats.layer_gain),
-                distance=float(np.sum(stats.var_y)) / input_variance,
+                distance=float(np.mean(stats.var_y)) / input_variance,
                 linear_share=float(stats.layer_linear_share),
                 spearman=correlation(input_ranks, distance_ranks(after[0])),
                 effective_bits=float(stats.layer_effective_bits),

@@ -87,7 +87,7 @@ def steps(config: StudyConfig) -> int:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    before = int(geoact.info()["threads"])
+    before: Any = geoact.info()["threads"]
     geoact.set_num_threads(1)
     try:
         yield

@@ -143,12 +143,19 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], x: float, gap
             color=tint,
             va="center",
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": tint, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": tint,
+                "linewidth": 0.6,
+                "shrinkA": 0,
+                "shrinkB": 0,
+                "relpos": (0, 0.5),
+            },
         )
 
 
 def logarithmic_ticks(axes: Axes) -> None:
-    """Label a logarithmic y axis with few plain numbers: 1 and 3 per decade, powers of ten over many decades."""
+    """Label a logarithmic y axis with few plain numbers: 1 and 3 per decade, or powers of ten."""
     low, high = axes.get_ylim()
     axes.yaxis.set_minor_locator(NullLocator())
     if np.log10(high / low) < 5:

@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <string>
 #include <utility>
 
@@ -139,7 +140,7 @@ int64_t last_level_cache_bytes() {
 
 namespace {
 
-constexpr int64_t elements_per_part = 65536, elements_per_partial_record = 512, most_parts = 4096, flat_unit = 4096;
+constexpr int64_t elements_per_part = 65536, elements_per_partial_record = 1024, most_parts = 4096, flat_unit = 4096;
 
 // Largest strides outermost, neighbours that step alike merged, axes of one element dropped.
 void arrange(const Call& call, Task& task) {
@@ -259,12 +260,13 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   const int64_t parts = job.split.parts;
   if (parts == 1) return run_part(&job, 0);
 
-  std::vector<double> records, gradients;
+  std::unique_ptr<double[]> records;  // not a vector: it would clear what init_cells fills
+  std::vector<double> gradients;
   if (cells && !job.split.disjoint) {
-    records.resize(size_t(parts * job.record));
+    records.reset(new double[size_t(parts * job.record)]);
     for (int64_t i = 0; i < parts; ++i)
-      init_cells(call.direction, call.level, records.data() + i * job.record, call.groups);
-    job.cells = records.data();
+      init_cells(call.direction, call.level, records.get() + i * job.record, call.groups);
+    job.cells = records.get();
   }
   if (parameter_gradient) {
     gradients.resize(size_t(parts * call.parameters));
@@ -273,7 +275,7 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   parallel_for(parts, run_part, &job);
   if (job.cells)
     for (int64_t i = 0; i < parts; ++i)
-      kernels.combine(call.direction, call.level, cells, records.data() + i * job.record, call.groups);
+      kernels.combine(call.direction, call.level, cells, records.get() + i * job.record, call.groups);
   for (size_t i = 0; i < gradients.size(); ++i) parameter_gradient[i % size_t(call.parameters)] += gradients[i];
 }
 

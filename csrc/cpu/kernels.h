@@ -16,6 +16,7 @@ struct Block {
   void* out;
   int64_t rows, columns;
   int64_t in_stride[2], out_stride;
+  int64_t ahead;  // rows to prefetch ahead of the one being read
   const void* parameter[max_parameters];  // compute type; stride 0 (one value) or 1 (one per column)
   int64_t parameter_stride[max_parameters];
   double saturation, smallest_normal;

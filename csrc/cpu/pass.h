@@ -67,7 +67,7 @@ template <class V, class S>
 GEOACT_INLINE V load_some(const S* p, int count) {
   if (count == V::W) return storage<V, S>::load(p);
   S buffer[V::W] = {};
-  std::memcpy(buffer, p, count * sizeof(S));
+  for (int i = 0; i < count; ++i) buffer[i] = p[i];
   return storage<V, S>::load(buffer);
 }
 template <class V, class S>
@@ -75,7 +75,7 @@ GEOACT_INLINE void store_some(S* p, V rounded, int count) {
   if (count == V::W) return storage<V, S>::store(p, rounded);
   S buffer[V::W];
   storage<V, S>::store(buffer, rounded);
-  std::memcpy(p, buffer, count * sizeof(S));
+  for (int i = 0; i < count; ++i) p[i] = buffer[i];
 }
 
 template <class S>
@@ -86,6 +86,15 @@ inline constexpr bool is_half<half> = true;
 // float16 reaches its subnormals too easily for them to count as rare.
 template <class A, class S>
 inline constexpr Shortcuts shortcuts_of{A::nonnegative, A::positive && !is_half<S>, A::increasing, A::rectifier};
+
+// A row further down, asked for while this one is computed: the hardware follows a run of memory, but not the columns
+// of a matrix. Past the end of the array it does nothing.
+template <class S>
+GEOACT_INLINE const S* at_row(const Block& block, int input, int64_t row, int64_t column) {
+  const S* p = static_cast<const S*>(block.in[input]) + row * block.in_stride[input] + column;
+  __builtin_prefetch(p + block.ahead * block.in_stride[input]);
+  return p;
+}
 
 // f'(x), with x := y where y is all that is known (the derivative then reads no more of x than its sign).
 template <class V, template <class> class A>
@@ -107,8 +116,7 @@ struct Forward {
   template <bool Stored, bool Measured, class Sink>
   static GEOACT_INLINE void element(const A<V>& a, const Block& block, int64_t row, int64_t column, int count,
                                     const Sink& sink) {
-    const S* in = static_cast<const S*>(block.in[0]) + row * block.in_stride[0] + column;
-    const V x = load_some<V>(in, count), y = storage<V, S>::round(a.value(x));
+    const V x = load_some<V>(at_row<S>(block, 0, row, column), count), y = storage<V, S>::round(a.value(x));
     if constexpr (Stored) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, y, count);
     if constexpr (Measured) sink(x, y, a.slope(x, y), V(0));
   }
@@ -126,8 +134,8 @@ struct Backward {
   template <bool Stored, bool Measured, class Sink>
   static GEOACT_INLINE void element(const A<V>& a, const Block& block, int64_t row, int64_t column, int count,
                                     const Sink& sink) {
-    const V dy = load_some<V>(static_cast<const S*>(block.in[0]) + row * block.in_stride[0] + column, count);
-    const V saved = load_some<V>(static_cast<const S*>(block.in[1]) + row * block.in_stride[1] + column, count);
+    const V dy = load_some<V>(at_row<S>(block, 0, row, column), count);
+    const V saved = load_some<V>(at_row<S>(block, 1, row, column), count);
     const V y = A<V>::saves == Saves::y ? saved : storage<V, S>::round(a.value(saved));
     const V f = a.slope(saved, y), dx = storage<V, S>::round(gradient<V, A>(a, dy, saved, y, f));
     if constexpr (Stored) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, dx, count);
@@ -172,6 +180,7 @@ GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t colu
       // Two short loops over values that stay in L1, not one long one: the sums wait for y, and together with the long
       // chain of operations behind y they would fill the scheduler before the next vector's chain can start.
       V first[rows_per_fold], second[rows_per_fold], slope[rows_per_fold], parameter[rows_per_fold];
+#pragma GCC unroll 2
       for (int r = 0; r < rows; ++r)
         Pass::template element<true, true>(a, block, row + r, column, Partial ? count : V::W,
                                            [&](V u, V v, V f, V dp) __attribute__((always_inline)) {
@@ -180,6 +189,7 @@ GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t colu
                                              if constexpr (!Pass::slope_from_second) slope[r] = f;
                                              if constexpr (Pass::reduces_parameter) parameter[r] = dp;
                                            });
+#pragma GCC unroll 4
       for (int r = 0; r < rows; ++r)
         take(first[r], second[r], Pass::slope_from_second ? a.slope(first[r], second[r]) : slope[r],
              Pass::reduces_parameter ? parameter[r] : V(0));

@@ -6,7 +6,26 @@
 
 namespace geoact::GEOACT_ISA {
 
-inline constexpr int rows_per_fold = 16;  // longest run of float32 additions into one register
+inline constexpr int rows_per_fold = 32;  // longest run of float32 additions into one register
+
+// A piece of raw memory one vector long. The compiler would turn memcpy of unknown length into `rep movs`, whose
+// start-up costs more than the rows it is used on here.
+using Raw = native<uint64_t, vector_bytes / 8>;
+GEOACT_INLINE Raw load_raw(const char* from) {
+  Raw raw;
+  std::memcpy(&raw, from, sizeof raw);
+  return raw;
+}
+
+GEOACT_INLINE void copy_bytes(char* to, const char* from, int64_t bytes) {
+  int64_t i = 0;
+  for (; i + vector_bytes <= bytes; i += vector_bytes) {
+    const Raw raw = load_raw(from + i);
+    std::memcpy(to + i, &raw, sizeof raw);
+  }
+  for (; i + 8 <= bytes; i += 8) std::memcpy(to + i, from + i, 8);
+  for (; i < bytes; ++i) to[i] = from[i];
+}
 
 // Copies n elements, `from_step` and `to_step` bytes apart.
 template <class U>
@@ -60,7 +79,7 @@ struct Box {
     }
   }
   GEOACT_INLINE void copy(char* to, int64_t to_step, const char* from, int64_t from_step, int64_t n) const {
-    if (to_step == item && from_step == item) std::memcpy(to, from, size_t(n * item));
+    if (to_step == item && from_step == item) copy_bytes(to, from, n * item);
     else if (item == 2) copy_elements<uint16_t>(to, to_step, from, from_step, n);
     else if (item == 4) copy_elements<uint32_t>(to, to_step, from, from_step, n);
     else copy_elements<uint64_t>(to, to_step, from, from_step, n);
@@ -85,20 +104,21 @@ GEOACT_INLINE void stream_fence() {
 #endif
 }
 
-// `bytes`, a multiple of the vector, from an aligned buffer to an aligned address, past the cache.
+// `bytes`, a multiple of the vector, to an aligned address, past the cache.
 GEOACT_INLINE void stream_lines(char* to, const char* from, int64_t bytes) {
 #if defined(__x86_64__)
   for (int64_t i = 0; i < bytes; i += vector_bytes) {
+    const Raw raw = load_raw(from + i);
 #if defined(__AVX512F__)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_load_si512(from + i));
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), (__m512i)raw);
 #elif defined(__AVX2__)
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), _mm256_load_si256(reinterpret_cast<const __m256i*>(from + i)));
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(to + i), (__m256i)raw);
 #else
-    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), _mm_load_si128(reinterpret_cast<const __m128i*>(from + i)));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to + i), (__m128i)raw);
 #endif
   }
 #else
-  std::memcpy(to, from, size_t(bytes));
+  copy_bytes(to, from, bytes);
 #endif
 }
 
@@ -121,7 +141,7 @@ struct PastCache {
     filled += bytes;
     int64_t whole = filled & -line, from = 0;
     if (whole && skip) {
-      std::memcpy(to + skip, buffer + skip, size_t(line - skip));
+      copy_bytes(to + skip, buffer + skip, line - skip);
       from = line;
       skip = 0;
     }
@@ -130,25 +150,20 @@ struct PastCache {
     filled -= whole;
     std::memcpy(buffer, buffer + whole, line);  // the beginning of the next line
   }
-  GEOACT_INLINE void end() { std::memcpy(to + skip, buffer + skip, size_t(filled - skip)); }
+  GEOACT_INLINE void end() { copy_bytes(to + skip, buffer + skip, filled - skip); }
 };
 
 // One row of a staged matrix to its place.
 GEOACT_INLINE void stream_row(char* to, const char* from, int64_t bytes, bool past_cache) {
   const int64_t head = int64_t(-reinterpret_cast<uintptr_t>(to) & (PastCache::line - 1));
   if (!past_cache || bytes < head + PastCache::line) {
-    std::memcpy(to, from, size_t(bytes));
+    copy_bytes(to, from, bytes);
     return;
   }
-  std::memcpy(to, from, size_t(head));
   const int64_t whole = (bytes - head) & -PastCache::line;
-  alignas(64) char lines[256];
-  for (int64_t i = 0; i < whole; i += int64_t(sizeof lines)) {
-    const int64_t some = whole - i < int64_t(sizeof lines) ? whole - i : int64_t(sizeof lines);
-    std::memcpy(lines, from + head + i, size_t(some));
-    stream_lines(to + head + i, lines, some);
-  }
-  std::memcpy(to + head + whole, from + head + whole, size_t(bytes - head - whole));
+  copy_bytes(to, from, head);
+  stream_lines(to + head, from + head, whole);
+  copy_bytes(to + head + whole, from + head + whole, bytes - head - whole);
 }
 
 }  // namespace geoact::GEOACT_ISA

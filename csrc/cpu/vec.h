@@ -80,6 +80,11 @@ struct mask {
   friend GEOACT_INLINE mask operator&(mask a, mask b) { return {a.m & b.m}; }
   friend GEOACT_INLINE mask operator|(mask a, mask b) { return {a.m | b.m}; }
   friend GEOACT_INLINE mask operator~(mask a) { return {~a.m}; }
+  GEOACT_INLINE bool any() const {
+    auto merged = m[0];
+    for (int i = 1; i < W; ++i) merged |= m[i];
+    return merged != 0;
+  }
   static GEOACT_INLINE mask first(int64_t n) {
     lanes index{};
     for (int i = 0; i < W; ++i) index[i] = i;
@@ -93,6 +98,7 @@ struct mask<T, W, true> {
   friend GEOACT_INLINE mask operator&(mask a, mask b) { return {uint16_t(a.m & b.m)}; }
   friend GEOACT_INLINE mask operator|(mask a, mask b) { return {uint16_t(a.m | b.m)}; }
   friend GEOACT_INLINE mask operator~(mask a) { return {uint16_t(~a.m)}; }
+  GEOACT_INLINE bool any() const { return (m & ((uint32_t(1) << W) - 1)) != 0; }
   static GEOACT_INLINE mask first(int64_t n) { return {uint16_t((uint32_t(1) << n) - 1)}; }
 };
 

@@ -16,7 +16,7 @@
 namespace geoact::GEOACT_ISA {
 
 inline constexpr int64_t flat_tile = 4096, panel_columns = 512, panel_rows = 256, staged_rows = 64, call_rows = 16;
-inline constexpr int64_t probe_rows = 4, flat_probe = 64;
+inline constexpr int64_t probe_rows = 4, flat_probe = 64, flat_ahead = 64;  // rows, elements, vectors
 // Deviations below it have squares that lose digits in float32; harmless for float64, whose range is far away.
 template <class T>
 inline constexpr double deviation_floor = sizeof(T) == 4 ? 0x1p-50 : 0x1p-500;
@@ -153,6 +153,7 @@ class Walk {
   void run_flat(Block block, int64_t count) {
     block.rows = count / V::W;
     block.columns = block.in_stride[0] = block.in_stride[1] = block.out_stride = V::W;
+    block.ahead = flat_ahead;
     kernels_.run(block);
     const int64_t done = block.rows * V::W;
     if (done == count) return;
@@ -212,18 +213,20 @@ class Walk {
   // outlier among k of n values then costs at most n / k^2 in conditioning.
   void choose_shift(const Block& block, const double* record, int64_t count) {
     double x = record[Geometry::mean_x], y = record[Geometry::mean_y];
-    if (record[Geometry::n] == 0 || !is_finite(x) || !is_finite(y)) {
+    if (record[Geometry::n] == 0) {
       const int64_t some = count >= 1024 ? flat_probe : count < flat_probe / 4 ? count : flat_probe / 4;
       Block probe = block;
       probe.rows = 1;
       probe.columns = some;
       kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
-      x = finite_or_zero(mean_of(exact_[0], some, 1));
-      y = finite_or_zero(mean_of(exact_[1], some, 1));
+      x = mean_of(exact_[0], some, 1);
+      y = mean_of(exact_[1], some, 1);
     }
-    set_shift(0, T(x), T(y));
+    set_shift(0, usable(x), usable(y));
   }
-  static double finite_or_zero(double v) { return is_finite(double(T(v))) ? v : 0; }
+  // After a NaN the group's moments are NaN whatever the shift; a shift of NaN would also send every tile to be measured
+  // again.
+  static T usable(double v) { return is_finite(double(T(v))) ? T(v) : T(0); }
   void set_shift(int64_t strip, V x, V y) {
     if constexpr (has_shift<Statistics>) shift_[strip] = Shift{x, y};
   }
@@ -296,6 +299,7 @@ class Walk {
     block.out = at.out;
     block.out_stride = down.stride[task_.inputs] / item_;
     block.rows = panel.rows;
+    block.ahead = call_rows;
     const int64_t strips = (panel.columns + V::W - 1) / V::W;
     if constexpr (measured) {
       for (int64_t s = 0; s < (block.lanes_step ? strips : 1); ++s) lanes_[s].clear();
@@ -312,13 +316,14 @@ class Walk {
   }
 
   void run_staged(const Block& whole, const Box& box) {
+    const int64_t pitch = whole.columns + V::W;  // rows a power of two apart would compete for one cache set
     Block block = whole;
     for (int64_t row = 0; row < whole.rows; row += call_rows) {
       block.rows = min_of(call_rows, whole.rows - row);
       for (int k = 0; k < task_.inputs; ++k)
         block.in[k] = static_cast<const char*>(whole.in[k]) + row * whole.in_stride[k] * item_;
       block.out = stage_out_;
-      block.out_stride = whole.columns;
+      block.out_stride = pitch;
       kernels_.run(block);
       const int out = task_.inputs;
       if (!box.unit(out)) {
@@ -336,32 +341,20 @@ class Walk {
     const double* n = task_.cells + Geometry::n * task_.groups;
     const double* mean_x = task_.cells + Geometry::mean_x * task_.groups;
     const double* mean_y = task_.cells + Geometry::mean_y * task_.groups;
-    int64_t examined = 0;
-    const auto column_shift = [&](int64_t c, T& x, T& y) {
-      const int64_t g = panel.group + c * panel.group_step;
-      if (n[g] != 0 && is_finite(mean_x[g]) && is_finite(mean_y[g])) {
-        x = T(mean_x[g]);
-        y = T(mean_y[g]);
-        return;
-      }
-      if (!examined) {
-        Block probe = block;
-        examined = probe.rows = min_of(probe_rows, panel.rows);
-        kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
-      }
-      x = T(finite_or_zero(mean_of(exact_[0] + c, examined, panel.columns)));
-      y = T(finite_or_zero(mean_of(exact_[1] + c, examined, panel.columns)));
-    };
-    T x = 0, y = 0;
+    const bool fresh = n[panel.group] == 0;
+    Block probe = block;
+    probe.rows = min_of(probe_rows, panel.rows);
+    if (fresh) kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
     if (!block.lanes_step) {
-      column_shift(0, x, y);
-      set_shift(0, V(x), V(y));
+      const int64_t all = probe.rows * panel.columns;
+      set_shift(0, usable(fresh ? mean_of(exact_[0], all, 1) : mean_x[panel.group]),
+                usable(fresh ? mean_of(exact_[1], all, 1) : mean_y[panel.group]));
       return;
     }
     for (int64_t c = 0; c < panel.columns; ++c) {
-      column_shift(c, x, y);
-      shift_[c / V::W].x.v[c % V::W] = x;
-      shift_[c / V::W].y.v[c % V::W] = y;
+      const int64_t g = panel.group + c * panel.group_step;
+      shift_[c / V::W].x.v[c % V::W] = usable(fresh ? mean_of(exact_[0] + c, probe.rows, panel.columns) : mean_x[g]);
+      shift_[c / V::W].y.v[c % V::W] = usable(fresh ? mean_of(exact_[1] + c, probe.rows, panel.columns) : mean_y[g]);
     }
   }
 
@@ -378,35 +371,43 @@ class Walk {
     for (int64_t column = 0; column < panel.columns; column += V::W) {
       const int count = int(min_of(V::W, panel.columns - column));
       const int64_t s = column / V::W, group = panel.group + column * panel.group_step;
-      alignas(64) double fresh[Statistics::size][V::W], record[Statistics::size][V::W];
+      alignas(64) double fresh[Statistics::size][V::W];
+      const bool adjacent = panel.group_step == 1 && count == V::W;
       bool doubtful = false;
       for (int h = 0; h < V::W; h += D::W) {
         D cell[Statistics::size], sx(0.0), sy(0.0);
         const ToColumns<V> reduce{h};
         if constexpr (shifted) sx = reduce.sum(shift_[s].x), sy = reduce.sum(shift_[s].y);
         lanes_[s].template finish<D>(cell, D(double(panel.rows)), reduce, kernels_.shortcuts, sx, sy);
-        const auto suspect = Statistics::template suspicious<L>(cell, kernels_.shortcuts, D(deviation_floor<T>),
-                                                                   D(smallest_normal_));
-        const D flag = select(suspect, D(1.0), D(0.0));
-        for (int i = 0; i < D::W && h + i < count; ++i) doubtful |= flag.v[i] != 0;
+        const auto ours = D::mask_type::first(count - h < 0 ? 0 : count - h < D::W ? count - h : D::W);
+        doubtful |= (ours & Statistics::template suspicious<L>(cell, kernels_.shortcuts, D(deviation_floor<T>),
+                                                               D(smallest_normal_)))
+                        .any();
         for (int k = 0; k < cells; ++k) storage<D, double>::store(fresh[k] + h, cell[k]);
       }
       if (doubtful) measure_strip(strip_of(block, column, count), fresh);
-      const bool adjacent = panel.group_step == 1 && count == V::W;
+      if (adjacent) {
+        combine_columns(task_.cells + group, task_.groups, fresh);
+        continue;
+      }
+      alignas(64) double record[Statistics::size][V::W];
       for (int k = 0; k < cells; ++k)
         for (int i = 0; i < count; ++i) record[k][i] = task_.cells[k * task_.groups + group + i * panel.group_step];
-      (void)adjacent;
-      for (int h = 0; h < V::W; h += D::W) {
-        D a[Statistics::size], b[Statistics::size];
-        for (int k = 0; k < cells; ++k) {
-          a[k] = storage<D, double>::load(record[k] + h);
-          b[k] = storage<D, double>::load(fresh[k] + h);
-        }
-        Statistics::template combine<L>(a, b);
-        for (int k = 0; k < cells; ++k) storage<D, double>::store(record[k] + h, a[k]);
-      }
+      combine_columns(record[0], V::W, fresh);
       for (int k = 0; k < cells; ++k)
         for (int i = 0; i < count; ++i) task_.cells[k * task_.groups + group + i * panel.group_step] = record[k][i];
+    }
+  }
+
+  void combine_columns(double* into, int64_t step, const double (*fresh)[V::W]) {
+    for (int h = 0; h < V::W; h += D::W) {
+      D a[Statistics::size], b[Statistics::size];
+      for (int k = 0; k < cells; ++k) {
+        a[k] = storage<D, double>::load(into + k * step + h);
+        b[k] = storage<D, double>::load(fresh[k] + h);
+      }
+      Statistics::template combine<L>(a, b);
+      for (int k = 0; k < cells; ++k) storage<D, double>::store(into + k * step + h, a[k]);
     }
   }
 
@@ -453,7 +454,7 @@ class Walk {
   bool columns_ = false;
   alignas(64) char stage_in_[2][staged_rows * panel_columns * sizeof(T)];
   PastCache past_cache_;
-  alignas(64) char stage_out_[call_rows * panel_columns * sizeof(T)];
+  alignas(64) char stage_out_[call_rows * (panel_columns + V::W) * sizeof(T)];
   alignas(64) Lanes lanes_[panel_strips];
   alignas(64) Shift shift_[panel_strips];
   alignas(64) V parameter_lanes_[panel_strips];

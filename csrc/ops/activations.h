@@ -1,15 +1,16 @@
 // WHAT an activation is: one struct with its value, its slope, and what backward has to keep. Adding one
-// takes the struct, its name in the list at the end, and a row in each of the two registries
-// (docs/adding.md).
+// takes the struct, its name in the list at the end, and a row in each of the two registries (docs/adding.md).
 //
-//   name, parameters         parameters are the members, in the order of the public arguments
-//   saves                    what backward reads: x, or y alone (the input may then be overwritten)
+//   name, parameters       parameters are the members, in the order of the public arguments
+//   saves                  what backward reads: x, or y alone (the input may then be overwritten)
 //   value(x)
-//   slope(x, y)              f'(x). Saving y, backward calls slope(y, y): nothing but the sign of x may be
-//   read param_slope(x, y)        df/dparameter, where trainable gradient(dy, x, y)       only where dx is
-//   not dy * slope for dy = inf or x = NaN nonnegative              y >= 0 for every x
+//   slope(x, y)            f'(x). Saving y, backward calls slope(y, y): no more of x than its sign is read
+//   param_slope(x, y)      df/dparameter, where trainable
+//   gradient(dy, x, y)     only where dx is not dy * slope for dy = inf or x = NaN
+//   nonnegative            y >= 0 for every x
 //
-// Edges (NaN, infinities, -0, the slope at a kink) are those of torch.
+// Edges (NaN, infinities, -0, the slope at a kink) are those of torch, except that slopes at infinity are
+// their limits where torch multiplies infinity by 0.
 #pragma once
 
 #include "vocabulary.h"
@@ -28,15 +29,15 @@ struct ActivationSavingY : Activation {
   static constexpr Saves saves = Saves::y;
 };
 
-// --- sigmoids
-// --------------------------------------------------------------------------------------------------------
+// --- sigmoids ----------------------------------------------------------------------------------------------
 
 template <class V>
 struct Sigmoid : ActivationSavingY {
   static constexpr const char* name = "sigmoid";
   static constexpr bool nonnegative = true, positive = true, increasing = true;
   GEOACT_HD V value(V x) const { return logistic(x).value(); }
-  GEOACT_HD V slope(V, V y) const { return y * (lit<V>(1) - y); }
+  // y - y^2 with one rounding where there is fma; elsewhere the product, which does not cancel
+  GEOACT_HD V slope(V, V y) const { return fuses ? fma(-y, y, y) : y * (lit<V>(1) - y); }
 };
 
 // tanh(x / 2) / 2, a sigmoid about zero
@@ -62,8 +63,7 @@ struct Tanh : ActivationSavingY {
   GEOACT_HD V slope(V, V y) const { return square_below(y, scalar_of<V>(1)); }
 };
 
-// --- piecewise polynomials
-// -------------------------------------------------------------------------------------------
+// --- piecewise polynomials ---------------------------------------------------------------------------------
 
 template <class V>
 struct Relu : ActivationSavingY {
@@ -100,8 +100,7 @@ struct ReluSquared : Activation {
   GEOACT_HD V gradient(V dy, V x, V) const { return select(x <= lit<V>(0), lit<V>(0), dy * (x + x)); }
 };
 
-// --- exponential and smooth
-// ------------------------------------------------------------------------------------------
+// --- exponential and smooth --------------------------------------------------------------------------------
 
 template <class V>
 struct Elu : ActivationSavingY {
@@ -189,10 +188,12 @@ struct Softplus : Activation {
   V beta, threshold;
   GEOACT_HD explicit Softplus(V beta, V threshold) : beta(beta), threshold(threshold) {}
   GEOACT_HD V value(V x) const {
-    const V z = x * beta;
-    const V bound = V(per_precision<V>(160, 1200)) / abs(beta);  // exp(-|z|) is 0 beyond
-    const Power<V> e = exp_parts<-1>(product(min(bound, abs(x)), abs(beta)));
-    const V rest = ldexp(e.p * (lit<V>(1) / beta) * log1p_ratio(ldexp(e.p, e.n)), e.n);
+    const V z = x * beta, bound = V(per_precision<V>(160, 1200)) / abs(beta);  // exp(-|z|) is 0 beyond
+    const Sum<V> a = product(min(bound, abs(x)), abs(beta)), inverse = reciprocal(beta);
+    const V n = exponent<-1>(a.head), r = remainder<-1>(a.head, a.tail, n), ratio = expm1_ratio<-1>(r);
+    const V e = ldexp(fma(ratio, r, lit<V>(1)), n);
+    const V p_over_beta = fma(ratio * inverse.head, r, inverse.tail) + inverse.head;
+    const V rest = ldexp(p_over_beta * log1p_ratio(e), n);
     return select(z > threshold, x, select(z <= lit<V>(0), lit<V>(0), x) + rest);
   }
   GEOACT_HD V slope(V x, V) const {
@@ -242,15 +243,13 @@ struct Mish : Activation {
 
  private:
   static constexpr scalar_of<V> zero = per_precision<V>(-160, -1200), one = per_precision<V>(15, 30);
-  // This factor of both moves them to the middle of a binade where e is small, which is where roundings weigh
-  // most.
+  // A factor of both that moves them to mid-binade for small e, where their roundings would weigh most.
   static constexpr double scale = 0.75;
   GEOACT_HD static V plus_2(V e) { return fma(e, lit<V>(scale), lit<V>(2 * scale)); }
   GEOACT_HD static V below(V e, V above) { return fma(e, above, lit<V>(2 * scale)); }
 };
 
-// --- with a trained parameter
-// ----------------------------------------------------------------------------------------
+// --- with a trained parameter ------------------------------------------------------------------------------
 
 template <class V>
 struct Prelu : Activation {
@@ -275,17 +274,17 @@ struct Swish : Activation {
   GEOACT_HD explicit Swish(V beta) : beta(beta) {}
   GEOACT_HD V value(V x) const {
     const Logistic<V> s = logistic(product(x, beta));
-    return ldexp(x / s.denominator(), s.n);
+    return ldexp(x / s.finer_denominator(), s.n);
   }
   GEOACT_HD V slope(V x, V) const {
     const Logistic<V> s = logistic(product(x, beta));
-    const V inverse = lit<V>(1) / s.denominator(), sigma = s.power * inverse;
+    const V inverse = lit<V>(1) / s.finer_denominator(), sigma = s.power * inverse;
     const V z = max(V(logistic_zero<V>), min(V(logistic_one<V>), x * beta));
     return fma(z * sigma, s.complement(inverse), sigma);
   }
   GEOACT_HD V param_slope(V x, V) const {
     const Logistic<V> s = logistic(product(x, beta));
-    const V inverse = lit<V>(1) / s.denominator();
+    const V inverse = lit<V>(1) / s.finer_denominator();
     const V inside = select(abs(x * beta) > lit<V>(1000), lit<V>(0), x);
     return (inside * s.power * inverse) * (inside * s.complement(inverse));
   }

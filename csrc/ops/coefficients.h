@@ -1,4 +1,5 @@
 // Written by coefficients.py: change the script and run it again.
+// clang-format off
 #pragma once
 
 #ifndef GEOACT_ISA
@@ -28,7 +29,7 @@ template <class T>
 struct ExpTail;
 template <>
 struct ExpTail<float> {
-  static constexpr int degree = 4;
+  static constexpr int degree = 4, leading = 2;
   static constexpr float c[] = {
       float(0x1.fffffc0000000p-2),
       float(0x1.5554920000000p-3),
@@ -39,7 +40,7 @@ struct ExpTail<float> {
 };
 template <>
 struct ExpTail<double> {
-  static constexpr int degree = 9;
+  static constexpr int degree = 9, leading = 2;
   static constexpr double c[] = {
       double(0x1.000000000000ap-1),
       double(0x1.55555555554f9p-3),
@@ -59,7 +60,7 @@ template <class T>
 struct Log1pRatio;
 template <>
 struct Log1pRatio<float> {
-  static constexpr int degree = 9;
+  static constexpr int degree = 9, leading = 0;
   static constexpr float c[] = {
       float(0x1.0000000000000p+0),
       float(-0x1.ffffd20000000p-2),
@@ -75,7 +76,7 @@ struct Log1pRatio<float> {
 };
 template <>
 struct Log1pRatio<double> {
-  static constexpr int degree = 20;
+  static constexpr int degree = 20, leading = 0;
   static constexpr double c[] = {
       double(0x1.0000000000000p+0),
       double(-0x1.fffffffffff6dp-2),
@@ -113,12 +114,12 @@ struct NormalTailBound<double> {
   static constexpr double value = double(0x1.3800000000000p+5);
 };
 
-// exp(a^2/2) P(N(0,1) > a) = above / (2 a above + rest) for 0 <= a <= bound.
+// exp(a^2/2) P(N(0,1) > a) = above / (2 a above + rest), 0 <= a <= bound.
 template <class T>
 struct NormalTailAbove;
 template <>
 struct NormalTailAbove<float> {
-  static constexpr int degree = 4;
+  static constexpr int degree = 4, leading = 0;
   static constexpr float c[] = {
       float(0x1.8000000000000p-2),
       float(0x1.509c620000000p-2),
@@ -129,7 +130,7 @@ struct NormalTailAbove<float> {
 };
 template <>
 struct NormalTailAbove<double> {
-  static constexpr int degree = 9;
+  static constexpr int degree = 9, leading = 0;
   static constexpr double c[] = {
       double(0x1.8000000000000p-2),
       double(0x1.298df675d31b9p-1),
@@ -149,7 +150,7 @@ template <class T>
 struct NormalTailRest;
 template <>
 struct NormalTailRest<float> {
-  static constexpr int degree = 5;
+  static constexpr int degree = 5, leading = 0;
   static constexpr float c[] = {
       float(0x1.8000000000000p-1),
       float(0x1.02ffaa0000000p-1),
@@ -161,7 +162,7 @@ struct NormalTailRest<float> {
 };
 template <>
 struct NormalTailRest<double> {
-  static constexpr int degree = 10;
+  static constexpr int degree = 10, leading = 0;
   static constexpr double c[] = {
       double(0x1.8000000000000p-1),
       double(0x1.02bf95accc5f5p+0),

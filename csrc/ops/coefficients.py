@@ -2,9 +2,9 @@
 
     python csrc/ops/coefficients.py > csrc/ops/coefficients.h
 
-Each polynomial is the minimax one for the stated function, interval and weight (Remez exchange in 60 digits). Float32
-coefficients are rounded one at a time, lowest power first, and the rest is fitted again after each rounding, so that
-their rounding errors cancel instead of adding up.
+Each polynomial is the minimax one for the stated function, interval and weight (Remez exchange in 60 digits).
+Float32 coefficients are rounded one at a time, lowest power first, and the rest is fitted again after each
+rounding, so that their rounding errors cancel instead of adding up.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def spread(a: mp.mpf, b: mp.mpf, count: int) -> list[mp.mpf]:
 
 
 def extrema(error: list[mp.mpf], count: int) -> list[int]:
-    """Where the largest error of each run of one sign is; no more than `count`, by leaving out at the ends."""
+    """Where the largest error of each run of one sign is; at most `count`, by leaving out at the ends."""
     peaks = [0]
     for i in range(1, len(error)):
         if mp.sign(error[i]) != mp.sign(error[peaks[-1]]):
@@ -39,8 +39,10 @@ def extrema(error: list[mp.mpf], count: int) -> list[int]:
     return peaks
 
 
-def level(f: Function, weight: Function, nodes: list[mp.mpf], degree: int, below: int, first: int) -> list[mp.mpf]:
-    """P / Q whose weighted errors at the nodes are equal and alternate: Q's constant is 1, P starts at x^first."""
+def level(
+    f: Function, weight: Function, nodes: list[mp.mpf], degree: int, below: int, first: int
+) -> list[mp.mpf]:
+    """P / Q of equal, alternating weighted errors at the nodes; P starts at x^first, Q at 1."""
     count, above = len(nodes), degree - first + 1
     if below == 0:
         system, right = mp.matrix(count, count), mp.matrix(count, 1)
@@ -73,7 +75,7 @@ def level(f: Function, weight: Function, nodes: list[mp.mpf], degree: int, below
 def minimax(
     f: Function, weight: Function, a: mp.mpf, b: mp.mpf, degree: int, below: int = 0, first: int = 0
 ) -> tuple[list[mp.mpf], list[mp.mpf]]:
-    """Coefficients of P (x^first .. x^degree) and Q (1 .. x^below) with the smallest largest weight * |f - P / Q|."""
+    """P (x^first .. x^degree) and Q (1 .. x^below) with the smallest maximum of weight * |f - P / Q|."""
     count, above = degree - first + below + 2, degree - first + 1
     nodes = [40 * i for i in range(count)]
     # A quotient's exchange needs a start near its end: the nodes of a shorter interval.
@@ -99,32 +101,39 @@ def minimax(
 
 
 def rounded(value: mp.mpf, bits: int) -> mp.mpf:
+    """To the nearest number of so many bits."""
     with mp.workprec(bits):
         return +value
 
 
 def fit(f: Function, weight: Function, a: mp.mpf, b: mp.mpf, degree: int, bits: int) -> list[mp.mpf]:
-    """The minimax polynomial with coefficients of `bits` bits."""
+    """Fit the minimax polynomial with coefficients of `bits` bits."""
     best = [rounded(c, bits) for c in minimax(f, weight, a, b, degree)[0]]
     if bits == 53:  # the fit is far below the rounding of the evaluation
         return best
     kept: list[mp.mpf] = []
     for first in range(degree + 1):
-        rest = minimax(lambda x: f(x) - mp.polyval(kept[::-1], x) if kept else f(x), weight, a, b, degree, 0, first)[0]
-        kept.append(rounded(rest[0], bits))
+
+        def left(x: mp.mpf) -> mp.mpf:
+            return f(x) - mp.polyval(kept[::-1], x) if kept else f(x)
+
+        kept.append(rounded(minimax(left, weight, a, b, degree, 0, first)[0][0], bits))
     return min(best, kept, key=lambda c: worst(f, weight, a, b, c))
 
 
 def worst(f: Function, weight: Function, a: float, b: float, coefficients: list[mp.mpf]) -> mp.mpf:
+    """Find the largest weighted error of a polynomial."""
     grid = spread(mp.mpf(a), mp.mpf(b), 2001)
     return max(abs(f(x) - mp.polyval(coefficients[::-1], x)) * weight(x) for x in grid)
 
 
 def exp_tail(r: mp.mpf) -> mp.mpf:
+    """Return what exp(r) has beyond 1 + r, over r^2."""
     return (mp.expm1(r) - r) / r**2 if abs(r) > mp.mpf(10) ** -25 else mp.mpf(1) / 2 + r / 6
 
 
 def log1p_ratio(e: mp.mpf) -> mp.mpf:
+    """log(1 + e) / e."""
     return mp.log1p(e) / e if e > mp.mpf(10) ** -40 else mp.mpf(1)
 
 
@@ -134,15 +143,17 @@ def mills(a: mp.mpf) -> mp.mpf:
 
 
 def literal(value: mp.mpf, bits: int) -> str:
+    """Write a C++ literal without rounding."""
     return np.float32(float(value)).item().hex() if bits == 24 else float(value).hex()
 
 
-def emit(name: str, comment: str, kinds: dict[str, list[mp.mpf]]) -> None:
+def emit(name: str, comment: str, kinds: dict[str, list[mp.mpf]], leading: int = 0) -> None:
+    """`leading`: the power of the argument that the polynomial is a factor of."""
     print(f"\n// {comment}\ntemplate <class T>\nstruct {name};")
     for kind, coefficients in kinds.items():
         bits = 24 if kind == "float" else 53
         print(f"template <>\nstruct {name}<{kind}> {{")
-        print(f"  static constexpr int degree = {len(coefficients) - 1};")
+        print(f"  static constexpr int degree = {len(coefficients) - 1}, leading = {leading};")
         print(f"  static constexpr {kind} c[] = {{")
         for c in coefficients:
             print(f"      {kind}({literal(c, bits)}),")
@@ -154,7 +165,13 @@ BITS = {"float": 24, "double": 53}
 HIGH_BITS = {"float": 16, "double": 42}
 
 
+def report(name: str, degree: object, error: mp.mpf) -> None:
+    """One line for the reader of the terminal."""
+    print(f"{name}: degree {degree}, error {mp.nstr(error, 3)}", file=sys.stderr)
+
+
 def scalars(name: str, comment: str, kinds: dict[str, dict[str, mp.mpf]]) -> None:
+    """Write a template struct of named constants."""
     print(f"\n// {comment}\ntemplate <class T>\nstruct {name};")
     for kind, bits in BITS.items():
         print(f"template <>\nstruct {name}<{kind}> {{")
@@ -164,6 +181,7 @@ def scalars(name: str, comment: str, kinds: dict[str, dict[str, mp.mpf]]) -> Non
 
 
 def reduction() -> None:
+    """Write the constants of exp's argument reduction."""
     kinds = {}
     for kind in BITS:
         high = rounded(mp.log(2), HIGH_BITS[kind])
@@ -172,6 +190,7 @@ def reduction() -> None:
 
 
 def gelu_tanh_argument() -> None:
+    """Write the coefficients of the tanh form of gelu."""
     linear = 2 * mp.sqrt(2 / mp.pi)
     cubic = linear * mp.mpf(44715) / 1000000
     kinds = {}
@@ -183,24 +202,25 @@ def gelu_tanh_argument() -> None:
 
 
 def normal_tail() -> None:
+    """Write the upper tail of the normal distribution as a quotient."""
     # Beyond the bound, a times the tail of the normal distribution rounds to 0.
     bounds = {"float": mp.mpf("14.5"), "double": mp.mpf(39)}
     degrees = {"float": (4, 5), "double": (9, 10)}
     above, rest = {}, {}
     for kind, bits in BITS.items():
         top, bottom = minimax(mills, lambda a: 1 / mills(a), mp.mpf(0), bounds[kind], *degrees[kind])
-        # Any common factor will do. With this one both are in the upper half of a binade near a = 0, where a last
-        # place weighs least, and where most other roundings of gelu are at their worst.
+        # Any common factor will do. With this one both are in the upper half of a binade near a = 0, where a
+        # last place weighs least, and where most other roundings of gelu are at their worst.
         top, bottom = [c * 3 / 4 for c in top], [c * 3 / 4 for c in bottom]
         fixed = [rounded(q - 2 * p, bits) for q, p in zip(bottom, [mp.mpf(0), *top], strict=True)]
 
         def error(p: list[mp.mpf], fixed: list[mp.mpf] = fixed) -> Function:
             return lambda a: 1 - 1 / (2 * a + mp.polyval(fixed[::-1], a) / mp.polyval(p[::-1], a)) / mills(a)
 
-        def largest(p: list[mp.mpf], error: Callable[[list[mp.mpf]], Function] = error, kind: str = kind) -> mp.mpf:
+        def largest(p: list[mp.mpf], error: Callable[..., Function] = error, kind: str = kind) -> mp.mpf:
             return max(abs(error(p)(a)) for a in spread(mp.mpf(0), bounds[kind], 801))
 
-        # P as found and rounded, or what P has to be now that the rest is rounded, its errors weighed accordingly.
+        # P as found and rounded, or what P has to be now that the rest is, its errors weighed accordingly
         def goal(a: mp.mpf, fixed: list[mp.mpf] = fixed) -> mp.mpf:
             return mills(a) * mp.polyval(fixed[::-1], a) / (1 - 2 * a * mills(a))
 
@@ -210,9 +230,10 @@ def normal_tail() -> None:
         candidates = [[rounded(p, bits) for p in top]]
         candidates.append(fit(goal, weight, mp.mpf(0), bounds[kind], degrees[kind][0], bits))
         above[kind], rest[kind] = min(candidates, key=largest), fixed
-        print(f"NormalTail<{kind}>: {degrees[kind]}, error {mp.nstr(largest(above[kind]), 3)}", file=sys.stderr)
-    scalars("NormalTailBound", "a P(N(0,1) > a) rounds to 0 beyond.", {k: {"value": v} for k, v in bounds.items()})
-    emit("NormalTailAbove", "exp(a^2/2) P(N(0,1) > a) = above / (2 a above + rest) for 0 <= a <= bound.", above)
+        report(f"NormalTail<{kind}>", degrees[kind], largest(above[kind]))
+    values = {kind: {"value": bound} for kind, bound in bounds.items()}
+    scalars("NormalTailBound", "a P(N(0,1) > a) rounds to 0 beyond.", values)
+    emit("NormalTailAbove", "exp(a^2/2) P(N(0,1) > a) = above / (2 a above + rest), 0 <= a <= bound.", above)
     emit("NormalTailRest", "All coefficients of both are positive: nothing cancels.", rest)
 
 
@@ -223,20 +244,23 @@ def approximate(
     weight: Function,
     ranges: dict[str, tuple[mp.mpf, mp.mpf]],
     degrees: dict[str, int],
+    leading: int = 0,
 ) -> None:
+    """Fit and write one polynomial for each precision."""
     kinds = {}
     for kind, bits in BITS.items():
         a, b = ranges[kind]
         kinds[kind] = fit(f, weight, a, b, degrees[kind], bits)
         error = worst(f, weight, a, b, kinds[kind])
-        print(f"{name}<{kind}>: degree {degrees[kind]}, error {mp.nstr(error, 3)}", file=sys.stderr)
-    emit(name, comment, kinds)
+        report(f"{name}<{kind}>", degrees[kind], error)
+    emit(name, comment, kinds, leading)
 
 
 def main() -> None:
+    """Write the header to standard output."""
     print(
         "// Written by coefficients.py: change the script and run it again.\n"
-        "#pragma once\n\n#ifndef GEOACT_ISA\n#define GEOACT_ISA scalar\n#endif\n\n"
+        "// clang-format off\n#pragma once\n\n#ifndef GEOACT_ISA\n#define GEOACT_ISA scalar\n#endif\n\n"
         "namespace geoact::GEOACT_ISA {"
     )
     reduction()
@@ -248,6 +272,7 @@ def main() -> None:
         lambda r: r**2 * mp.exp(-r) + mp.mpf(10) ** -18,
         {"float": (-half, half), "double": (-half, half)},
         {"float": 4, "double": 9},
+        leading=2,
     )
     approximate(
         "Log1pRatio",

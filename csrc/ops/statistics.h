@@ -156,8 +156,8 @@ struct Geometry {
       cell[n] = total;
       cell[Geometry::negative] = reduce.count(negative);
       cell[Geometry::positive] = reduce.count(positive);
-      cell[Geometry::zero] = reduce.count(zero);
-      cell[Geometry::saturated] = reduce.count(saturated);
+      cell[Geometry::zero] = known.positive || known.rectifier ? o : reduce.count(zero);
+      cell[Geometry::saturated] = known.rectifier ? o : reduce.count(saturated);
       if (known.rectifier) cell[Geometry::zero] = cell[Geometry::saturated] = total - cell[Geometry::positive];
       cell[subnormal] = known.positive ? o : reduce.count(small) - cell[Geometry::zero];
       cell[nonfinite_x] = cell[nonfinite_y] = o;

@@ -4,9 +4,8 @@
 //
 // Accuracy rests on three habits:
 //   * exp is kept in two parts, p * 2^n. The power is applied last, so a subnormal result is rounded once.
-//   * An argument of exp that is itself a product is carried as head + tail: exp turns an absolute error of
-//   its
-//     argument into a relative one of its result.
+//   * An argument of exp that is itself a product is carried as head + tail: an absolute error of the
+//     argument is a relative one of the result.
 //   * Division is a real division; nothing is a reciprocal estimate.
 //
 // May include: coefficients.h. No loops over data, no intrinsics, no CUDA calls.
@@ -26,8 +25,7 @@
 
 namespace geoact::GEOACT_ISA {
 
-// --- the scalar type under V
-// -----------------------------------------------------------------------------------------
+// --- the scalar type under V -------------------------------------------------------------------------------
 
 template <class V>
 struct scalar_under {
@@ -46,7 +44,7 @@ using scalar_of = typename scalar_under<V>::type;
 
 // a for float, b for double
 template <class V>
-constexpr scalar_of<V> per_precision(float a, double b) {
+GEOACT_HD constexpr scalar_of<V> per_precision(float a, double b) {
   if constexpr (sizeof(scalar_of<V>) == sizeof(float)) return a;
   else return b;
 }
@@ -57,8 +55,7 @@ GEOACT_HD V lit(double c) {
   return V(static_cast<scalar_of<V>>(c));
 }
 
-// --- primitives for float and double
-// ---------------------------------------------------------------------------------
+// --- primitives for float and double -----------------------------------------------------------------------
 
 // Whether fma(a, b, c) rounds once.
 inline constexpr bool fuses =
@@ -117,24 +114,22 @@ GEOACT_HD double upper(double a) { return __builtin_bit_cast(double, bits(a) & 0
 // c / 6
 template <class V>
 GEOACT_HD V sixth(V c) {
-  // 1/6 is 0.0010101...: what cutting it off has lost is a sixth of a power of two. Both parts are positive:
-  // -0 stays.
+  // 1/6 is 0.0010101...: cut off, it has lost a sixth of a power of two. With both parts positive, -0 stays.
   if constexpr (fuses)
     return fma(c, V(per_precision<V>(0x1.555554p-3f, 1.0 / 6)),
                c * lit<V>(per_precision<V>(0x1p-24f, 0x1p-54) / 6));
   else return c / lit<V>(6);
 }
 
-// --- polynomials
-// -----------------------------------------------------------------------------------------------------
+// --- polynomials -------------------------------------------------------------------------------------------
 
-// The coefficient of x^I in C(x N / D), N / D a power of two or its negative: scaling the argument costs
-// nothing.
+// The coefficient of x^I in C(x N / D), times (N / D)^C::leading. N / D is a power of two or its negative, so
+// that scaling the argument costs nothing, neither time nor accuracy.
 template <class V, class C, int I, int N, int D>
 GEOACT_HD V coefficient() {
   constexpr auto scaled = [] {
     scalar_of<V> c = C::c[I];
-    for (int k = 0; k < I; ++k) c = c * N / D;
+    for (int k = 0; k < I + C::leading; ++k) c = c * N / D;
     return c;
   }();
   return V(scaled);
@@ -161,13 +156,12 @@ GEOACT_HD V in_steps(V x, V x2, V step) {
 template <class C, int N = 1, int D = 1, class V>
 GEOACT_HD V polynomial(V x) {
   const V x2 = x * x;
-  if constexpr (C::degree < 7) return in_steps<C, 0, 1, N, D>(x, x2, x);
+  if constexpr (C::degree < 7 || !fuses) return in_steps<C, 0, 1, N, D>(x, x2, x);
   else if constexpr (C::degree < 16) return in_steps<C, 0, 2, N, D>(x, x2, x2);
   else return in_steps<C, 0, 4, N, D>(x, x2, x2 * x2);
 }
 
-// --- head and tail
-// ---------------------------------------------------------------------------------------------------
+// --- head and tail -----------------------------------------------------------------------------------------
 
 // The unevaluated sum head + tail. The tail is small, but not always below half an ulp of the head.
 template <class V>
@@ -197,6 +191,14 @@ GEOACT_HD Sum<V> square(V a) {
   }
 }
 
+// 1 / b to twice the precision; worth hoisting out of a loop
+template <class V>
+GEOACT_HD Sum<V> reciprocal(V b) {
+  const V head = lit<V>(1) / b;
+  const Sum<V> one = product(b, head);
+  return {head, ((lit<V>(1) - one.head) - one.tail) * head};
+}
+
 // a b + c for a c that is a multiple of the last place of the sum: with so few bits in c, head - c is exact.
 template <class V>
 GEOACT_HD Sum<V> product_plus(V a, V b, V c) {
@@ -210,8 +212,7 @@ GEOACT_HD Sum<V> product_plus(V a, V b, V c) {
   }
 }
 
-// --- exp
-// -------------------------------------------------------------------------------------------------------------
+// --- exp ---------------------------------------------------------------------------------------------------
 
 // All of these are of x N / D, as the polynomials are. n is integral-valued, and x N / D = n ln 2 + r N / D
 // with |r N / D| <= ln(2) / 2.
@@ -234,7 +235,7 @@ GEOACT_HD V remainder(V head, V tail, V n) {
 template <int N = 1, int D = 1, class V>
 GEOACT_HD V expm1_ratio(V r) {
   using T = scalar_of<V>;
-  return fma(polynomial<ExpTail<T>, N, D>(r) * V(T(N * N) / (D * D)), r, V(T(N) / D));
+  return fma(polynomial<ExpTail<T>, N, D>(r), r, V(T(N) / D));
 }
 template <class V>
 GEOACT_HD V expm1_reduced(V r) {  // exp(r) - 1 relatively accurate: r is added last
@@ -278,21 +279,22 @@ GEOACT_HD V log1p_ratio(V e) {
   return polynomial<Log1pRatio<scalar_of<V>>>(e);
 }
 
-// --- the logistic function
-// -------------------------------------------------------------------------------------------
+// --- the logistic function ---------------------------------------------------------------------------------
 
-// sigma(x) = 2^n / (2^n + p) where p 2^-n = exp(-x), with n kept apart: the factor 2^n of the numerator goes
-// last.
+// sigma(x) = 2^n / (2^n + p) where p 2^-n = exp(-x). n is kept apart: the 2^n of the numerator goes last.
 //
 // x is bounded above, where sigma is 1 to the last bit. Below, only n is: beyond its bound p grows to
-// infinity and the quotient falls to 0 by itself, so that x sigma(x) at -inf is -inf / inf = NaN, the -inf *
-// 0 that it ought to be.
+// infinity and the quotient falls to 0 by itself. So x sigma(x) at -inf is -inf / inf = NaN, as in torch.
 template <class V>
 struct Logistic {
   V r, factor, n, power;  // p = 1 + factor r, power = 2^n
 
   // 2^n + p, with p not rounded on its own
   GEOACT_HD V denominator() const { return fma(factor, r, power) + lit<V>(1); }
+  // The same, a quarter of an ulp better near x = 0, where it is just above 2: the first sum is kept below 1
+  GEOACT_HD V finer_denominator() const {
+    return fma(factor, r, min(power, lit<V>(0.5))) + (max(power, lit<V>(0.5)) + lit<V>(0.5));
+  }
   GEOACT_HD V value() const { return power / denominator(); }
   // 1 - sigma = p / (2^n + p), given the inverse of the denominator; inf * 0 is kept away
   GEOACT_HD V complement(V inverse) const { return min(lit<V>(1e30), fma(factor, r, lit<V>(1))) * inverse; }
@@ -331,8 +333,7 @@ GEOACT_HD Logistic<V> logistic_unbounded(Sum<V> x) {
   return logistic_of_reduced(remainder(x.head, x.tail, n), n);
 }
 
-// --- tanh
-// ------------------------------------------------------------------------------------------------------------
+// --- tanh --------------------------------------------------------------------------------------------------
 
 // tanh(a / 2) = above / below = (1 - e) / (1 + e) with e = exp(-a), a >= 0. The two are rounded once each
 // from the same exp(r) - 1: one as a sum with the other would carry its rounding error twice.
@@ -349,8 +350,7 @@ GEOACT_HD TanhQuotient<V> tanh_of_half(V a) {
   return {fma(-m, power, lit<V>(1) - power), fma(m, scaled, scaled + lit<V>(Scale))};
 }
 
-// --- the normal distribution
-// -----------------------------------------------------------------------------------------
+// --- the normal distribution -------------------------------------------------------------------------------
 
 // For 0 <= a, exp(-a^2/2) = density * 2^n and P(N(0,1) > a) = density * ratio * 2^n. Beyond a bound, where a
 // times either rounds to 0, a is that bound.
@@ -372,8 +372,7 @@ GEOACT_HD NormalTailParts<V> normal_tail(V a) {
   return {fma(ratio, r, lit<V>(1)), fma(bounded * ratio, r, bounded), above / below, n};
 }
 
-// --- edges
-// -----------------------------------------------------------------------------------------------------------
+// --- edges -------------------------------------------------------------------------------------------------
 
 // y, but NaN where x is -inf: for products x * f(x) whose f(-inf) = 0 was reached with a bounded argument.
 template <class V>

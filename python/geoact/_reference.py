@@ -92,8 +92,8 @@ def swish(x: Array, beta: Parameter) -> Array:
 
 
 def swish_slope(x: Array, beta: Parameter) -> Array:
-    s = sigmoid(x * beta)
-    return s + x * beta * s * sigmoid(-x * beta)
+    u = np.clip(x * beta, -1e3, 1e3)  # bounded: the product below is 0 there, not infinity times 0
+    return sigmoid(u) + u * sigmoid_slope(u)
 
 
 def swish_param_slope(x: Array, beta: Parameter) -> Array:
@@ -128,8 +128,8 @@ def gelu_tanh(x: Array) -> Array:
 
 def gelu_tanh_slope(x: Array) -> Array:
     near = np.clip(x, -30, 30)
-    s = sigmoid(_K * (near + _C * near**3))
-    return s + near * s * (1 - s) * _K * (1 + 3 * _C * near * near)
+    z = _K * (near + _C * near**3)
+    return sigmoid(z) + near * sigmoid_slope(z) * _K * (1 + 3 * _C * near * near)
 
 
 def softplus(x: Array, beta: Parameter, threshold: Parameter) -> Array:
@@ -155,7 +155,7 @@ def hardswish(x: Array) -> Array:
 
 
 def hardswish_slope(x: Array) -> Array:
-    return np.where(x <= -3, 0.0, np.where(x < 3, x / 3 + 0.5, 1.0))
+    return np.where(x <= -3, 0.0, np.where(x >= 3, 1.0, x / 3 + 0.5))
 
 
 def mish(x: Array) -> Array:

@@ -85,6 +85,10 @@ class Activation:
     _defaults: tuple[float, ...] | None = _field(init=False, repr=False)
     saves: str = _field(init=False, repr=False)
 
+    def __reduce__(self) -> tuple[_Callable[[str], Activation], tuple[str]]:
+        # A row is unique: pickling or copying a model that holds one must not make a second.
+        return get, (self.name,)
+
     @property
     def trainable(self) -> bool:
         """Whether ``backward`` also returns the gradient of the parameter."""
@@ -145,7 +149,7 @@ class Activation:
             row, values, channel_axis = self._bind(values, named)
         else:
             values = self._defaults
-        if row.name == "elu" and isinstance(values[0], (int, float)) and values[0] < 0:
+        if row.name == "elu" and isinstance(values[0], (int, float, _np.floating)) and values[0] < 0:
             raise ValueError(f"alpha must not be negative in backward, got {values[0]}: the slope is read from y")
         saved = y if row.saves == "y" else x
         if saved is None:
@@ -160,7 +164,10 @@ class Activation:
         """Arguments after x, by position or name, to one value per parameter."""
         row = self
         if self.variants:
-            choice = named.pop("approximate", values[0] if values else "none")
+            if len(values) > 1 or (values and "approximate" in named) or set(named) - {"approximate"}:
+                given = ", ".join([*map(repr, values), *(f"{name}={value!r}" for name, value in named.items())])
+                raise TypeError(f"{self.name} takes approximate= besides x, out and stats, got {given}")
+            choice = named.get("approximate", values[0] if values else "none")
             if not isinstance(choice, str) or choice not in self.variants:
                 raise ValueError(f"approximate is {choice!r} (accepted: {', '.join(map(repr, self.variants))})")
             return _ROWS[self.variants[choice]], (), 1

@@ -238,8 +238,8 @@ class _Statistics:
         lines = [f"{title}, {self.groups} {self._per}s", f"  {'':<20} {'min':>12} {'median':>12} {'max':>12}"]
         for row in group:
             values = self._compute(row)
-            known = values[~np.isnan(values)]
-            low, middle, high = np.quantile(known, [0, 0.5, 1]) if known.size else (np.nan,) * 3
+            known = np.sort(values[~np.isnan(values)])  # infinities included, so nothing is interpolated
+            low, middle, high = known[[0, (known.size - 1) // 2, -1]] if known.size else (np.nan,) * 3
             lines.append(f"  {row.name:<20} {low:>12.5g} {middle:>12.5g} {high:>12.5g}")
         if self._per == "channel":
             lines += ["  whole layer", *(f"  {row.name:<20} {self._compute(row):>12.5g}" for row in layer)]

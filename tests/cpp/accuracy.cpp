@@ -1,14 +1,12 @@
 // Largest error of every activation in units in the last place, as compiled for one instruction set.
 //
-//   accuracy [stride [samples]]   float32: every stride-th bit pattern against the float64 path (default 1:
-//   all 2^32);
-//                                 float64: random and adversarial arguments against a 113-bit reference;
-//                                 edges; slopes
+//   accuracy [stride [samples]]   float32: every stride-th bit pattern against the float64 path (default 1,
+//                                 all 2^32); float64: random and adversarial arguments against a 113-bit
+//                                 reference; edges; slopes. Environment variable ONLY: one activation.
 //   accuracy time                 nanoseconds per element on a 64 KiB buffer
 //
 // Compile with -DGEOACT_ISA=... and the flags of that set; x86 links libquadmath, on AArch64 long double has
-// the bits. Exit status 1: an error is over its limit, or an edge (NaN, infinity, signed zero) is not
-// torch's.
+// the bits. Exit status 1: an error is over its limit, or an edge (NaN, infinity, signed zero) is not torch's.
 #include "../../csrc/cpu/vec.h"
 // vec.h first: the verbs are found by overload
 #include <chrono>
@@ -32,8 +30,7 @@ using Quad = long double;
 
 namespace ga = geoact::GEOACT_ISA;
 
-// --- what each activation ought to be, in the words of torch, with range and precision to spare
-// ----------------------
+// --- what each activation ought to be, in the words of torch, with range and precision to spare ------------
 
 static Quad exp_(Quad x) { return GEOACT_QUAD(exp)(x); }
 static Quad sigmoid(Quad x) { return 1 / (1 + exp_(-x)); }
@@ -79,8 +76,7 @@ __attribute__((noinline)) void evaluate(const std::vector<double>& p, const T* x
   }
 }
 
-// --- errors
-// ----------------------------------------------------------------------------------------------------------
+// --- errors ------------------------------------------------------------------------------------------------
 
 struct Worst {
   double ulp = 0, at = 0;
@@ -226,8 +222,7 @@ Errors64 float64_errors(const std::vector<double>& p, Reference reference, const
   return worst;
 }
 
-// --- edges
-// -----------------------------------------------------------------------------------------------------------
+// --- edges -------------------------------------------------------------------------------------------------
 
 template <class T>
 static bool same(T a, T b) {
@@ -259,8 +254,7 @@ int wrong_edges(const std::vector<double>& p, Reference reference, const char* n
   return wrong;
 }
 
-// --- the table
-// -------------------------------------------------------------------------------------------------------
+// --- the table ---------------------------------------------------------------------------------------------
 
 struct Run {
   uint64_t stride;

@@ -1,0 +1,63 @@
+"""What all tests share: every instruction set, every dtype, and settings put back afterwards.
+
+Helpers live in ``support/``: the cases generated from the registry, inputs, and float64 oracles. pytest imports test
+files by path (import mode importlib), so that folder is made importable here.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import geoact
+import hypothesis
+import pytest
+from geoact import _core
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from support.cases import DTYPES
+
+hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
+hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def settings_put_back():
+    isa, threads = geoact.isa(), geoact.num_threads()
+    yield
+    geoact.set_isa(isa)
+    geoact.set_num_threads(threads)
+
+
+@pytest.fixture(params=_core.supported_isas())
+def isa(request):
+    geoact.set_isa(request.param)
+    assert geoact.isa() == request.param
+    return request.param
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request):
+    return DTYPES[request.param]
+
+
+@pytest.fixture
+def python(tmp_path):
+    """Runs a program in a fresh interpreter and returns what it printed; it must end well, and in time."""
+
+    def run(program, *, status=0, **environment):
+        path = tmp_path / "program.py"
+        path.write_text(program)
+        done = subprocess.run(
+            [sys.executable, "-W", "error", str(path)],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env={**os.environ, **environment},
+            check=False,
+        )
+        assert (done.returncode == 0) == (status == 0), done.stderr
+        return done.stdout if status == 0 else done.stderr
+
+    return run

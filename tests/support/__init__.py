@@ -1,0 +1,1 @@
+"""Cases generated from the registry, inputs, and oracles; imported by the tests, tests nothing itself."""

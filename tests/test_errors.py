@@ -1,0 +1,351 @@
+"""Bad input: a TypeError or ValueError that names the argument, nothing written, the accumulator as it was."""
+
+import os
+import pickle
+
+import geoact
+import numpy as np
+import pytest
+from geoact import _core
+from support import inputs
+from support.cases import DTYPES
+
+X = inputs.normal((4, 6), np.float32)
+FLOAT32 = DTYPES["float32"]
+
+
+class Untouched:
+    """Arrays and accumulators that a failing call must leave as they are, to the last bit."""
+
+    def __init__(self, *things):
+        self.things = things
+
+    def state(self):
+        return [t.tobytes() if isinstance(t, np.ndarray) else pickle.dumps(t) for t in self.things]
+
+    def __enter__(self):
+        self.before = self.state()
+
+    def __exit__(self, *error):
+        if error[0] is None:
+            assert self.state() == self.before
+
+
+def used(kind=geoact.GeometryStats, **settings):
+    stats = kind(**settings)
+    if kind is geoact.GeometryStats:
+        geoact.silu(X, stats=stats)
+    else:
+        geoact.silu.backward(X, x=X, stats=stats)
+    return stats
+
+
+def rejected(error, match, call, *arguments, out=None, stats=None, **named):
+    """The call fails before it writes to ``out`` or adds to ``stats``; ``match`` begins the message."""
+    kept = [thing for thing in (out, stats, X) if isinstance(thing, (np.ndarray, geoact.GeometryStats, geoact.GradientStats))]
+    with Untouched(*kept), pytest.raises(error, match=match):
+        call(*arguments, out=out, stats=stats, **named)
+
+
+# --- x, dy and what backward saves -----------------------------------------------------------------------------------
+
+NOT_ARRAYS = {
+    "list": [1.0, 2.0],
+    "number": 1.0,
+    "None": None,
+    "scalar": np.float32(1),
+    "memoryview": memoryview(b"1234"),
+}
+NOT_FLOATS = {
+    "int": X.astype(int),
+    "bool": X > 0,
+    "complex": X.astype(np.complex64),
+    "object": X.astype(object),
+    "string": X.astype(str),
+    "longdouble": X.astype(np.longdouble),
+    "datetime": np.zeros(3, "M8[s]"),
+    "record": np.zeros(3, [("a", "f4")]),
+}
+
+
+@pytest.mark.parametrize("kind", [*NOT_ARRAYS, *NOT_FLOATS])
+def test_x_must_be_an_array_of_floats(kind):
+    bad = NOT_ARRAYS.get(kind, NOT_FLOATS.get(kind))
+    word = "has dtype .*accepted: .*float16, bfloat16" if kind in NOT_FLOATS else "must be a NumPy array, got"
+    stats, gradient = used(), used(geoact.GradientStats)
+    rejected(TypeError, f"^x {word}", geoact.relu, bad, stats=stats)
+    rejected(TypeError, f"^dy {word}", geoact.silu.backward, bad, x=X, stats=gradient)
+    if bad is not None:
+        rejected(TypeError, f"^x {word}", geoact.silu.backward, X, x=bad, stats=gradient)
+        rejected(TypeError, f"^y {word}", geoact.relu.backward, X, y=bad, stats=gradient)
+        rejected(TypeError, f"^out {word}", geoact.relu, X, out=bad, stats=stats)
+        rejected(TypeError, f"^out {word}", geoact.silu.backward, X, x=X, out=bad, stats=gradient)
+
+
+@pytest.mark.parametrize("name", ["float16", "float32", "float64"])
+def test_foreign_byte_order_is_named(name):
+    swapped = X.astype(DTYPES[name].newbyteorder())
+    rejected(TypeError, "^x is not in the byte order", geoact.relu, swapped, stats=used())
+    rejected(TypeError, "^dy is not in the byte order", geoact.relu.backward, swapped, y=X)
+
+
+def test_masked_arrays_are_refused_because_their_mask_would_be_lost():
+    rejected(TypeError, "^x is a masked array", geoact.relu, np.ma.masked_less(X, 0), stats=used())
+
+
+def test_arrays_of_another_library_get_a_hint():
+    tensor = type("Tensor", (), {"__module__": "torch"})()
+    rejected(TypeError, "^x is a torch array.*numpy.asarray", geoact.relu, tensor, stats=used())
+    rejected(TypeError, "^dy is a torch array", geoact.relu.backward, tensor, y=X)
+
+
+@pytest.mark.parametrize(("name", "saved", "other"), [("relu", "y", "x"), ("silu", "x", "y")])
+def test_backward_needs_what_forward_saved(name, saved, other):
+    row = geoact.get(name)
+    stats = used(geoact.GradientStats)
+    rejected(TypeError, f"{name}.backward needs {saved}=", row.backward, X, stats=stats)
+    rejected(TypeError, f"needs {saved}=.*{other} was given", row.backward, X, stats=stats, **{other: X})
+
+
+def test_backward_arguments_must_agree_in_shape_and_dtype():
+    stats = used(geoact.GradientStats)
+    rejected(ValueError, r"^x has shape \(6, 4\), but dy has shape \(4, 6\)", geoact.silu.backward, X, x=X.T, stats=stats)
+    rejected(ValueError, r"^y has shape \(6,\)", geoact.relu.backward, X, y=X[0], stats=stats)
+    rejected(TypeError, "^x is float64, but dy is float32", geoact.silu.backward, X, x=X.astype(float), stats=stats)
+
+
+# --- out -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 7), (24,), (4, 6, 1), ()], ids=str)
+def test_out_must_have_the_shape_of_x(shape):
+    rejected(ValueError, r"^out has shape .*but x has shape \(4, 6\)", geoact.relu, X, out=np.ones(shape, np.float32), stats=used())
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float64"])
+def test_out_must_have_the_dtype_of_x(name):
+    rejected(TypeError, f"^out is {name}, but x is float32", geoact.relu, X, out=np.ones(X.shape, DTYPES[name]), stats=used())
+
+
+def test_out_must_be_writeable():
+    out = np.ones_like(X)
+    out.flags.writeable = False
+    rejected(ValueError, "^out is read-only", geoact.relu, X, out=out, stats=used())
+    rejected(ValueError, "^out is read-only", geoact.silu.backward, X, x=X, out=out, stats=used(geoact.GradientStats))
+
+
+def test_out_must_not_overlap_an_input_unless_it_is_that_view():
+    buffer = inputs.normal(100, np.float32)
+    overlapping = [
+        (buffer[:50], buffer[1:51]),
+        (buffer[10:60], buffer[0:50]),
+        (buffer[:50], buffer[49::-1]),
+        (buffer[:50], buffer[::2]),
+        (buffer[:100:2], buffer[:50]),
+        (buffer.reshape(10, 10), buffer.reshape(10, 10).T),
+    ]
+    for x, out in overlapping:
+        rejected(ValueError, "^out overlaps x", geoact.relu, x, out=out, stats=used())
+        dy = np.ones_like(x)
+        rejected(ValueError, "^out overlaps x", geoact.silu.backward, dy, x=x, out=out)
+        rejected(ValueError, "^out overlaps dy", geoact.silu.backward, x, x=dy, out=out)
+        rejected(ValueError, "^out overlaps y", geoact.relu.backward, dy, y=x, out=out)
+
+
+def test_out_beside_x_in_the_same_memory_is_accepted():
+    buffer = inputs.normal(100, np.float32)
+    for x, out in ((buffer[:50], buffer[50:]), (buffer[::2], buffer[1::2]), (buffer[::-2], buffer[::2])):
+        expected = np.maximum(x, 0)
+        np.testing.assert_array_equal(geoact.relu(x, out=out), expected)
+
+
+def test_out_must_not_overlap_itself():
+    for out in (
+        np.lib.stride_tricks.as_strided(np.ones(40, np.float32), X.shape, (8, 4)),
+        np.lib.stride_tricks.as_strided(np.ones(40, np.float32), X.shape, (0, 4)),
+        np.lib.stride_tricks.as_strided(np.ones(40, np.float32), X.shape, (4, 4)),
+    ):
+        rejected(ValueError, "^out overlaps itself", geoact.relu, X, out=out, stats=used())
+
+
+# --- parameters ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", ["1", None, [0.1], 1j, True, (0.1,)], ids=repr)
+@pytest.mark.parametrize("name", ["prelu", "swish", "elu", "leaky_relu", "softplus"])
+def test_parameters_must_be_numbers(name, bad):
+    row = geoact.get(name)
+    parameter = row.parameters[0].name
+    if bad is None and row.parameters[0].default is not None:
+        return
+    rejected(TypeError, parameter, row, X, bad, stats=used())
+    saved = {row.saves: X}
+    rejected(TypeError, parameter, row.backward, X, bad, stats=used(geoact.GradientStats), **saved)
+
+
+@pytest.mark.parametrize("name", ["elu", "leaky_relu", "softplus"])
+def test_parameters_that_are_not_trained_must_not_be_arrays(name):
+    row = geoact.get(name)
+    rejected(TypeError, row.parameters[0].name, row, X, np.ones(6, np.float32), stats=used())
+
+
+@pytest.mark.parametrize("name", ["prelu", "swish"])
+def test_parameter_arrays_must_match_x(name):
+    row, parameter = geoact.get(name), geoact.get(name).parameters[0].name
+    stats, gradient = used(), used(geoact.GradientStats)
+    for shape in ((5,), (4,), (0,), (6, 1), (1, 6), (1, 1)):
+        weight = np.ones(shape, np.float32)
+        rejected(ValueError, rf"^{parameter} has shape .*per channel, here \(6,\)", row, X, weight, stats=stats)
+        rejected(ValueError, f"^{parameter} has shape", row.backward, X, weight, x=X, stats=gradient)
+    rejected(ValueError, rf"^{parameter} has shape .*here \(4,\)", row, X, np.ones(6, np.float32), channel_axis=0, stats=stats)
+    for kind in ("float16", "bfloat16", "float64"):
+        rejected(TypeError, f"^{parameter} is {kind}, but x is float32", row, X, np.ones(6, DTYPES[kind]), stats=stats)
+    rejected(TypeError, f"^{parameter} has dtype int", row, X, np.ones(6, int), stats=stats)
+
+
+def test_a_number_no_float_can_hold_is_refused():
+    with pytest.raises((TypeError, ValueError), match="weight"):
+        geoact.prelu(X, 10**400)
+
+
+@pytest.mark.parametrize("axis", [2, -3])
+def test_channel_axis_must_exist(axis):
+    rejected(ValueError, f"^channel_axis is {axis}, but x has 2 axes", geoact.prelu, X, 0.1, channel_axis=axis, stats=used())
+    with pytest.raises(TypeError, match="channel_axis must be an int"):
+        geoact.prelu(X, 0.1, channel_axis="1")
+
+
+def test_unknown_surplus_and_repeated_arguments():
+    stats = used()
+    rejected(TypeError, "relu got an unknown argument 'beta'.*accepted: out, stats", geoact.relu, X, beta=1, stats=stats)
+    rejected(TypeError, "elu got an unknown argument 'beta'.*accepted: alpha, out, stats", geoact.elu, X, beta=1, stats=stats)
+    rejected(TypeError, "elu got an unknown argument 'channel_axis'", geoact.elu, X, channel_axis=1, stats=stats)
+    rejected(TypeError, "relu takes 1 positional arguments, got 2", geoact.relu, X, 1, stats=stats)
+    rejected(TypeError, "elu got alpha twice", geoact.elu, X, 1.0, alpha=1.0, stats=stats)
+    rejected(TypeError, "prelu needs weight", geoact.prelu, X, stats=stats)
+    rejected(TypeError, "prelu needs weight", geoact.prelu.backward, X, x=X, stats=used(geoact.GradientStats))
+
+
+@pytest.mark.parametrize("bad", ["erf", "TANH", None, 1, True], ids=repr)
+def test_approximate_names_what_is_accepted(bad):
+    rejected(ValueError, "^approximate is .*accepted: 'none', 'tanh'", geoact.gelu, X, approximate=bad, stats=used())
+
+
+def test_gelu_takes_nothing_but_approximate():
+    for arguments, named in ((("none", 5), {}), (("none",), {"approximate": "tanh"}), ((), {"beta": 1})):
+        rejected(TypeError, "^gelu takes approximate=", geoact.gelu, X, *arguments, stats=used(), **named)
+
+
+@pytest.mark.parametrize("alpha", [-1, -0.5, np.float32(-1), np.float64(-1)], ids=repr)
+def test_elu_backward_needs_alpha_not_below_zero(alpha):
+    rejected(ValueError, "^alpha must not be negative", geoact.elu.backward, X, alpha, y=X, stats=used(geoact.GradientStats))
+
+
+# --- statistics ------------------------------------------------------------------------------------------------------
+
+
+def test_stats_must_be_of_the_right_kind():
+    rejected(TypeError, "^stats must be a geoact.GeometryStats, got GradientStats", geoact.relu, X, stats=used(geoact.GradientStats))
+    rejected(TypeError, "^stats must be a geoact.GradientStats, got GeometryStats", geoact.silu.backward, X, x=X, stats=used())
+    for bad in (True, {}, "stats", geoact.GeometryStats):
+        rejected(TypeError, "^stats must be a", geoact.relu, X, stats=bad)
+
+
+def test_stats_must_fit_what_they_hold():
+    out = np.ones((4, 7), np.float32)
+    rejected(ValueError, "^stats holds 6 channels, but axis 1 of x has 7", geoact.relu, out.copy(), out=out, stats=used(per="channel"))
+    for per in ("tensor", "channel", "row"):
+        wide = X.astype(np.float64)
+        rejected(ValueError, "^stats holds statistics of float32.*x is float64", geoact.relu, wide, out=np.ones_like(wide), stats=used(per=per))
+    gradient = used(geoact.GradientStats, per="channel")
+    rejected(ValueError, "^stats holds 6 channels", geoact.silu.backward, out.copy(), x=out.copy(), out=out, stats=gradient)
+
+
+@pytest.mark.parametrize("per", ["channel", "row"])
+@pytest.mark.parametrize("axis", [2, -3])
+def test_stats_must_name_an_axis_of_x(per, axis):
+    stats = geoact.GeometryStats(per=per, channel_axis=axis)
+    rejected(ValueError, rf"^stats was made with per='{per}', channel_axis={axis}, but x has shape \(4, 6\)", geoact.relu, X, out=np.ones_like(X), stats=stats)
+    rejected(ValueError, "^stats was made with", geoact.relu, np.ones((), np.float32), stats=geoact.GeometryStats(per=per))
+
+
+@pytest.mark.parametrize(
+    ("error", "match", "settings"),
+    [
+        (ValueError, "^per is 'layer' .*'tensor', 'channel', 'row'", {"per": "layer"}),
+        (TypeError, "^per must be a str", {"per": 1}),
+        (ValueError, "^level is 'all' .*'counts', 'moments'", {"level": "all"}),
+        (TypeError, "^level must be a str", {"level": None}),
+        (TypeError, "^channel_axis must be an int", {"channel_axis": 1.0}),
+        (TypeError, "^channel_axis must be an int", {"channel_axis": True}),
+        (TypeError, "^saturation must be a number", {"saturation": "0.1"}),
+        (TypeError, "^saturation must be a number", {"saturation": True}),
+        *((ValueError, "^saturation must lie strictly between 0 and 1", {"saturation": s}) for s in (0, 1, -0.1, 2.0, np.nan, np.inf)),
+        (TypeError, "unexpected keyword argument 'histogram'", {"histogram": True}),
+    ],
+    ids=str,
+)
+def test_settings_of_statistics(error, match, settings):
+    with pytest.raises(error, match=match):
+        geoact.GeometryStats(**settings)
+
+
+def test_values_that_were_not_measured_say_what_to_ask_for():
+    with pytest.raises(ValueError, match="gain needs level='moments'"):
+        _ = used(level="counts").gain
+    with pytest.raises(ValueError, match="layer_gain compares channels: use per='channel'"):
+        _ = used().layer_gain
+    with pytest.raises(ValueError, match="dormant_fraction needs per='channel'"):
+        used().dormant_fraction()
+    with pytest.raises(AttributeError, match="GeometryStats has no attribute 'gian'"):
+        _ = used().gian
+
+
+# --- settings of the process -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sse9", "", "AVX2", "avx512 "], ids=repr)
+def test_unknown_instruction_set_is_an_error_and_changes_nothing(name):
+    before = geoact.isa()
+    accepted = ", ".join(f"'{known}'" for known in _core.supported_isas())
+    with pytest.raises(ValueError, match=f"name is '{name}', which is not .*accepted: {accepted}"):
+        geoact.set_isa(name)
+    assert geoact.isa() == before
+    with pytest.raises(TypeError, match="name"):
+        geoact.set_isa(3)
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_number_of_threads_must_be_positive(n):
+    before = geoact.num_threads()
+    with pytest.raises(ValueError, match=f"n must be at least 1, got {n}"):
+        geoact.set_num_threads(n)
+    assert geoact.num_threads() == before
+    with pytest.raises(TypeError, match="n: "):
+        geoact.set_num_threads("two")
+
+
+def test_names_that_are_no_activation():
+    with pytest.raises(ValueError, match="name is 'rulu'.*accepted: sigmoid, "):
+        geoact.get("rulu")
+
+
+def test_environment_chooses_the_instruction_set(python):
+    for name in _core.supported_isas():
+        assert python("import geoact; print(geoact.isa())", GEOACT_ISA=name).strip() == name
+    message = python("import geoact", status=1, GEOACT_ISA="sse9")
+    assert "Error: GEOACT_ISA is 'sse9'" in message
+
+
+def test_environment_chooses_the_number_of_threads(python):
+    assert python("import geoact; print(geoact.num_threads())", GEOACT_NUM_THREADS="3").strip() == "3"
+    for bad in ("0", "-1", "two", "", "1.5"):
+        message = python("import geoact", status=1, GEOACT_NUM_THREADS=bad)
+        assert f"Error: GEOACT_NUM_THREADS is '{bad}'" in message
+
+
+def test_default_number_of_threads_is_that_of_the_processors_allowed(python):
+    environment = {name: "" for name in ("GEOACT_NUM_THREADS",) if name in os.environ}
+    if environment:
+        pytest.skip("GEOACT_NUM_THREADS is set")
+    assert int(python("import geoact; print(geoact.num_threads())")) == len(os.sched_getaffinity(0))

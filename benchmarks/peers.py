@@ -189,11 +189,15 @@ PEERS: dict[str, Callable[[str, np.ndarray, np.ndarray], Run]] = {
 
 
 def compare(record: Any, cells: dict[str, np.ndarray], what: str) -> None:
-    """A peer must have measured the same thing: counts and extremes alike, sums as far as its float32 sums go."""
+    """A peer must have measured the same thing: counts and extremes alike, sums as far as its float32 sums go.
+
+    numexpr adds float32 values one after another: over 32 Mi of them its second moments are 8 % off.
+    """
+    sums = 0.2 if what.startswith("numexpr") else 0.02
     for field, value in zip(FIELDS, record, strict=True):
         ours, theirs = float(cells[field][0]), float(value)
         n = float(cells["n"][0])
-        loose = 2e-2 if field.startswith(("m2", "c_", "sum", "mean")) else 1e-5
+        loose = sums if field.startswith(("m2", "c_", "sum", "mean")) else 1e-5
         assert abs(ours - theirs) <= loose * abs(ours) + 1e-6 * n * (loose > 1e-3) + 1e-7, (
             f"{what}: {field} is {theirs}, geoact says {ours}"
         )

@@ -31,7 +31,9 @@ def test_float32_dx_is_dy_times_the_slope(case, isa):
 @each_case
 def test_float64_dx_is_dy_times_the_slope(case, isa):
     random = np.random.default_rng(5)
-    x = np.concatenate([random.uniform(-w, w, 2000) for w in (1, 6, 40, 800)] + [inputs.adversarial("float64", 4)])
+    x = np.concatenate(
+        [random.uniform(-w, w, 2000) for w in (1, 6, 40, 800)] + [inputs.adversarial("float64", 4)]
+    )
     x = x[np.abs(x) < 1e100]
     error = gradient_error(case, x, random.standard_normal(x.size))
     worst = np.argmax(error)
@@ -105,7 +107,11 @@ def test_dead_side_of_a_rectifier_stops_any_gradient(isa, dtype, bad):
 def test_slope_at_a_kink_is_that_of_torch(isa, dtype, name):
     case = next(case for case in PLAIN if case.name == name)
     x = np.zeros(3, dtype)
-    at_zero = {"leaky_relu": 0.01 if dtype == np.float64 else np.float32(0.01), "prelu": 0.25, "elu": 1.0}.get(name, 0.0)
+    at_zero = {
+        "leaky_relu": 0.01 if dtype == np.float64 else np.float32(0.01),
+        "prelu": 0.25,
+        "elu": 1.0,
+    }.get(name, 0.0)
     expected = np.full(3, at_zero).astype(dtype)
     np.testing.assert_array_equal(case.backward(np.ones(3, dtype), x, case(x)), expected)
 
@@ -148,7 +154,16 @@ def test_gradient_of_one_value_has_its_shape_and_dtype(case, isa, dtype, shape):
 
 @pytest.mark.parametrize(
     ("shape", "axis"),
-    [((40, 33), 1), ((40, 33), -1), ((33, 40), 0), ((3, 17, 5, 7), 1), ((3, 5, 7, 17), -1), ((3, 5, 17, 7), 2), ((300, 700), 1), ((700, 300), 0)],
+    [
+        ((40, 33), 1),
+        ((40, 33), -1),
+        ((33, 40), 0),
+        ((3, 17, 5, 7), 1),
+        ((3, 5, 7, 17), -1),
+        ((3, 5, 17, 7), 2),
+        ((300, 700), 1),
+        ((700, 300), 0),
+    ],
     ids=str,
 )
 @each_trainable
@@ -181,7 +196,11 @@ def test_statistics_do_not_change_the_gradients(case, isa, dtype):
         stats = geoact.GradientStats(per=per, channel_axis=axis)
         dx_measured, measured = case.row.backward(dy, weight, x=x, stats=stats)
         assert_same_bits(dx, dx_measured)
-        np.testing.assert_allclose(measured.astype(float), gradient.astype(float), rtol=float(np.finfo(np.float32).eps * 64) if dtype not in NARROW else 2**-7)
+        np.testing.assert_allclose(
+            measured.astype(float),
+            gradient.astype(float),
+            rtol=float(np.finfo(np.float32).eps * 64) if dtype not in NARROW else 2**-7,
+        )
 
 
 @each_trainable

@@ -42,7 +42,11 @@ def used(kind=geoact.GeometryStats, **settings):
 
 def rejected(error, match, call, *arguments, out=None, stats=None, **named):
     """The call fails before it writes to ``out`` or adds to ``stats``; ``match`` begins the message."""
-    kept = [thing for thing in (out, stats, X) if isinstance(thing, (np.ndarray, geoact.GeometryStats, geoact.GradientStats))]
+    kept = [
+        thing
+        for thing in (out, stats, X)
+        if isinstance(thing, (np.ndarray, geoact.GeometryStats, geoact.GradientStats))
+    ]
     with Untouched(*kept), pytest.raises(error, match=match):
         call(*arguments, out=out, stats=stats, **named)
 
@@ -109,9 +113,18 @@ def test_backward_needs_what_forward_saved(name, saved, other):
 
 def test_backward_arguments_must_agree_in_shape_and_dtype():
     stats = used(geoact.GradientStats)
-    rejected(ValueError, r"^x has shape \(6, 4\), but dy has shape \(4, 6\)", geoact.silu.backward, X, x=X.T, stats=stats)
+    rejected(
+        ValueError,
+        r"^x has shape \(6, 4\), but dy has shape \(4, 6\)",
+        geoact.silu.backward,
+        X,
+        x=X.T,
+        stats=stats,
+    )
     rejected(ValueError, r"^y has shape \(6,\)", geoact.relu.backward, X, y=X[0], stats=stats)
-    rejected(TypeError, "^x is float64, but dy is float32", geoact.silu.backward, X, x=X.astype(float), stats=stats)
+    rejected(
+        TypeError, "^x is float64, but dy is float32", geoact.silu.backward, X, x=X.astype(float), stats=stats
+    )
 
 
 # --- out -------------------------------------------------------------------------------------------------------------
@@ -119,19 +132,41 @@ def test_backward_arguments_must_agree_in_shape_and_dtype():
 
 @pytest.mark.parametrize("shape", [(6, 4), (4, 7), (24,), (4, 6, 1), ()], ids=str)
 def test_out_must_have_the_shape_of_x(shape):
-    rejected(ValueError, r"^out has shape .*but x has shape \(4, 6\)", geoact.relu, X, out=np.ones(shape, np.float32), stats=used())
+    rejected(
+        ValueError,
+        r"^out has shape .*but x has shape \(4, 6\)",
+        geoact.relu,
+        X,
+        out=np.ones(shape, np.float32),
+        stats=used(),
+    )
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float64"])
 def test_out_must_have_the_dtype_of_x(name):
-    rejected(TypeError, f"^out is {name}, but x is float32", geoact.relu, X, out=np.ones(X.shape, DTYPES[name]), stats=used())
+    rejected(
+        TypeError,
+        f"^out is {name}, but x is float32",
+        geoact.relu,
+        X,
+        out=np.ones(X.shape, DTYPES[name]),
+        stats=used(),
+    )
 
 
 def test_out_must_be_writeable():
     out = np.ones_like(X)
     out.flags.writeable = False
     rejected(ValueError, "^out is read-only", geoact.relu, X, out=out, stats=used())
-    rejected(ValueError, "^out is read-only", geoact.silu.backward, X, x=X, out=out, stats=used(geoact.GradientStats))
+    rejected(
+        ValueError,
+        "^out is read-only",
+        geoact.silu.backward,
+        X,
+        x=X,
+        out=out,
+        stats=used(geoact.GradientStats),
+    )
 
 
 def test_out_must_not_overlap_an_input_unless_it_is_that_view():
@@ -195,11 +230,28 @@ def test_parameter_arrays_must_match_x(name):
     stats, gradient = used(), used(geoact.GradientStats)
     for shape in ((5,), (4,), (0,), (6, 1), (1, 6), (1, 1)):
         weight = np.ones(shape, np.float32)
-        rejected(ValueError, rf"^{parameter} has shape .*per channel, here \(6,\)", row, X, weight, stats=stats)
+        rejected(
+            ValueError, rf"^{parameter} has shape .*per channel, here \(6,\)", row, X, weight, stats=stats
+        )
         rejected(ValueError, f"^{parameter} has shape", row.backward, X, weight, x=X, stats=gradient)
-    rejected(ValueError, rf"^{parameter} has shape .*here \(4,\)", row, X, np.ones(6, np.float32), channel_axis=0, stats=stats)
+    rejected(
+        ValueError,
+        rf"^{parameter} has shape .*here \(4,\)",
+        row,
+        X,
+        np.ones(6, np.float32),
+        channel_axis=0,
+        stats=stats,
+    )
     for kind in ("float16", "bfloat16", "float64"):
-        rejected(TypeError, f"^{parameter} is {kind}, but x is float32", row, X, np.ones(6, DTYPES[kind]), stats=stats)
+        rejected(
+            TypeError,
+            f"^{parameter} is {kind}, but x is float32",
+            row,
+            X,
+            np.ones(6, DTYPES[kind]),
+            stats=stats,
+        )
     rejected(TypeError, f"^{parameter} has dtype int", row, X, np.ones(6, int), stats=stats)
 
 
@@ -210,16 +262,40 @@ def test_a_number_no_float_can_hold_is_refused():
 
 @pytest.mark.parametrize("axis", [2, -3])
 def test_channel_axis_must_exist(axis):
-    rejected(ValueError, f"^channel_axis is {axis}, but x has 2 axes", geoact.prelu, X, 0.1, channel_axis=axis, stats=used())
+    rejected(
+        ValueError,
+        f"^channel_axis is {axis}, but x has 2 axes",
+        geoact.prelu,
+        X,
+        0.1,
+        channel_axis=axis,
+        stats=used(),
+    )
     with pytest.raises(TypeError, match="channel_axis must be an int"):
         geoact.prelu(X, 0.1, channel_axis="1")
 
 
 def test_unknown_surplus_and_repeated_arguments():
     stats = used()
-    rejected(TypeError, "relu got an unknown argument 'beta'.*accepted: out, stats", geoact.relu, X, beta=1, stats=stats)
-    rejected(TypeError, "elu got an unknown argument 'beta'.*accepted: alpha, out, stats", geoact.elu, X, beta=1, stats=stats)
-    rejected(TypeError, "elu got an unknown argument 'channel_axis'", geoact.elu, X, channel_axis=1, stats=stats)
+    rejected(
+        TypeError,
+        "relu got an unknown argument 'beta'.*accepted: out, stats",
+        geoact.relu,
+        X,
+        beta=1,
+        stats=stats,
+    )
+    rejected(
+        TypeError,
+        "elu got an unknown argument 'beta'.*accepted: alpha, out, stats",
+        geoact.elu,
+        X,
+        beta=1,
+        stats=stats,
+    )
+    rejected(
+        TypeError, "elu got an unknown argument 'channel_axis'", geoact.elu, X, channel_axis=1, stats=stats
+    )
     rejected(TypeError, "relu takes 1 positional arguments, got 2", geoact.relu, X, 1, stats=stats)
     rejected(TypeError, "elu got alpha twice", geoact.elu, X, 1.0, alpha=1.0, stats=stats)
     rejected(TypeError, "prelu needs weight", geoact.prelu, X, stats=stats)
@@ -228,7 +304,14 @@ def test_unknown_surplus_and_repeated_arguments():
 
 @pytest.mark.parametrize("bad", ["erf", "TANH", None, 1, True], ids=repr)
 def test_approximate_names_what_is_accepted(bad):
-    rejected(ValueError, "^approximate is .*accepted: 'none', 'tanh'", geoact.gelu, X, approximate=bad, stats=used())
+    rejected(
+        ValueError,
+        "^approximate is .*accepted: 'none', 'tanh'",
+        geoact.gelu,
+        X,
+        approximate=bad,
+        stats=used(),
+    )
 
 
 def test_gelu_takes_nothing_but_approximate():
@@ -238,35 +321,91 @@ def test_gelu_takes_nothing_but_approximate():
 
 @pytest.mark.parametrize("alpha", [-1, -0.5, np.float32(-1), np.float64(-1)], ids=repr)
 def test_elu_backward_needs_alpha_not_below_zero(alpha):
-    rejected(ValueError, "^alpha must not be negative", geoact.elu.backward, X, alpha, y=X, stats=used(geoact.GradientStats))
+    rejected(
+        ValueError,
+        "^alpha must not be negative",
+        geoact.elu.backward,
+        X,
+        alpha,
+        y=X,
+        stats=used(geoact.GradientStats),
+    )
 
 
 # --- statistics ------------------------------------------------------------------------------------------------------
 
 
 def test_stats_must_be_of_the_right_kind():
-    rejected(TypeError, "^stats must be a geoact.GeometryStats, got GradientStats", geoact.relu, X, stats=used(geoact.GradientStats))
-    rejected(TypeError, "^stats must be a geoact.GradientStats, got GeometryStats", geoact.silu.backward, X, x=X, stats=used())
+    rejected(
+        TypeError,
+        "^stats must be a geoact.GeometryStats, got GradientStats",
+        geoact.relu,
+        X,
+        stats=used(geoact.GradientStats),
+    )
+    rejected(
+        TypeError,
+        "^stats must be a geoact.GradientStats, got GeometryStats",
+        geoact.silu.backward,
+        X,
+        x=X,
+        stats=used(),
+    )
     for bad in (True, {}, "stats", geoact.GeometryStats):
         rejected(TypeError, "^stats must be a", geoact.relu, X, stats=bad)
 
 
 def test_stats_must_fit_what_they_hold():
     out = np.ones((4, 7), np.float32)
-    rejected(ValueError, "^stats holds 6 channels, but axis 1 of x has 7", geoact.relu, out.copy(), out=out, stats=used(per="channel"))
+    rejected(
+        ValueError,
+        "^stats holds 6 channels, but axis 1 of x has 7",
+        geoact.relu,
+        out.copy(),
+        out=out,
+        stats=used(per="channel"),
+    )
     for per in ("tensor", "channel", "row"):
         wide = X.astype(np.float64)
-        rejected(ValueError, "^stats holds statistics of float32.*x is float64", geoact.relu, wide, out=np.ones_like(wide), stats=used(per=per))
+        rejected(
+            ValueError,
+            "^stats holds statistics of float32.*x is float64",
+            geoact.relu,
+            wide,
+            out=np.ones_like(wide),
+            stats=used(per=per),
+        )
     gradient = used(geoact.GradientStats, per="channel")
-    rejected(ValueError, "^stats holds 6 channels", geoact.silu.backward, out.copy(), x=out.copy(), out=out, stats=gradient)
+    rejected(
+        ValueError,
+        "^stats holds 6 channels",
+        geoact.silu.backward,
+        out.copy(),
+        x=out.copy(),
+        out=out,
+        stats=gradient,
+    )
 
 
 @pytest.mark.parametrize("per", ["channel", "row"])
 @pytest.mark.parametrize("axis", [2, -3])
 def test_stats_must_name_an_axis_of_x(per, axis):
     stats = geoact.GeometryStats(per=per, channel_axis=axis)
-    rejected(ValueError, rf"^stats was made with per='{per}', channel_axis={axis}, but x has shape \(4, 6\)", geoact.relu, X, out=np.ones_like(X), stats=stats)
-    rejected(ValueError, "^stats was made with", geoact.relu, np.ones((), np.float32), stats=geoact.GeometryStats(per=per))
+    rejected(
+        ValueError,
+        rf"^stats was made with per='{per}', channel_axis={axis}, but x has shape \(4, 6\)",
+        geoact.relu,
+        X,
+        out=np.ones_like(X),
+        stats=stats,
+    )
+    rejected(
+        ValueError,
+        "^stats was made with",
+        geoact.relu,
+        np.ones((), np.float32),
+        stats=geoact.GeometryStats(per=per),
+    )
 
 
 @pytest.mark.parametrize(
@@ -280,7 +419,10 @@ def test_stats_must_name_an_axis_of_x(per, axis):
         (TypeError, "^channel_axis must be an int", {"channel_axis": True}),
         (TypeError, "^saturation must be a number", {"saturation": "0.1"}),
         (TypeError, "^saturation must be a number", {"saturation": True}),
-        *((ValueError, "^saturation must lie strictly between 0 and 1", {"saturation": s}) for s in (0, 1, -0.1, 2.0, np.nan, np.inf)),
+        *(
+            (ValueError, "^saturation must lie strictly between 0 and 1", {"saturation": s})
+            for s in (0, 1, -0.1, 2.0, np.nan, np.inf)
+        ),
         (TypeError, "unexpected keyword argument 'histogram'", {"histogram": True}),
     ],
     ids=str,

@@ -32,7 +32,10 @@ def check(case, x, expected=None, **options):
 
 def records(x, per, axis=-1):
     """Cells after a forward and a backward pass over x."""
-    stats, gradient = geoact.GeometryStats(per=per, channel_axis=axis), geoact.GradientStats(per=per, channel_axis=axis)
+    stats, gradient = (
+        geoact.GeometryStats(per=per, channel_axis=axis),
+        geoact.GradientStats(per=per, channel_axis=axis),
+    )
     SILU(x, stats=stats)
     SILU.backward(x, x, None, stats=gradient)
     return {**stats.cells(), **{f"gradient {k}": v for k, v in gradient.cells().items()}}
@@ -191,7 +194,12 @@ def test_parameters_follow_their_channel_through_any_layout(isa, dtype):
     x = inputs.normal((6, 13, 9), dtype)
     weight = inputs.normal(13, dtype, mean=0.3)
     expected = geoact.prelu(x, weight)
-    for view in (np.asfortranarray(x), x[::-1][::-1], unaligned(x, 3), np.moveaxis(np.moveaxis(x, 1, 2).copy(), 2, 1)):
+    for view in (
+        np.asfortranarray(x),
+        x[::-1][::-1],
+        unaligned(x, 3),
+        np.moveaxis(np.moveaxis(x, 1, 2).copy(), 2, 1),
+    ):
         assert_same_bits(np.array(geoact.prelu(view, weight), order="C"), expected)
     doubled = np.repeat(weight, 2)[::2]
     assert_same_bits(geoact.prelu(x, doubled), expected)
@@ -243,7 +251,14 @@ def test_out_is_filled_and_returned(case, isa, dtype):
     y = case(x)
     dx = case.backward(x, x, y)
     wide = np.zeros((33, 140), dtype)
-    for out in (np.empty_like(x), wide[:, ::2], wide[:, 70:], np.empty((70, 33), dtype).T, unaligned(x, 2), wide[::-1, :70]):
+    for out in (
+        np.empty_like(x),
+        wide[:, ::2],
+        wide[:, 70:],
+        np.empty((70, 33), dtype).T,
+        unaligned(x, 2),
+        wide[::-1, :70],
+    ):
         assert case(x, out=out) is out
         assert_same_bits(np.array(out, order="C"), y)
         assert case.backward(x, x, y, out=out) is out
@@ -276,10 +291,11 @@ def test_outputs_larger_than_the_cache(isa, offset):
         geoact.relu(x, out=out)
         assert np.array_equal(out, np.maximum(base, 0))
         columns = n // 1000
-        matrix, place = x[: 1000 * columns].reshape(1000, columns), out[: 1000 * columns].reshape(1000, columns)
+        matrix, place = (
+            x[: 1000 * columns].reshape(1000, columns),
+            out[: 1000 * columns].reshape(1000, columns),
+        )
         per_channel = geoact.GeometryStats(per="channel", level="counts")
         geoact.leaky_relu(matrix, out=place, stats=per_channel)
         assert np.array_equal(place, np.where(matrix > 0, matrix, matrix * np.float32(0.01)))
         np.testing.assert_array_equal(per_channel.positive_fraction * 1000, (matrix > 0).sum(axis=0))
-
-

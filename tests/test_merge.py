@@ -102,7 +102,10 @@ def test_accumulating_over_calls_is_merging(lengths, seed):
 
 @pytest.mark.parametrize(("per", "level"), [*FORWARD, ("row", "moments"), ("row", "counts")])
 def test_an_empty_record_is_neutral(per, level, dtype):
-    record, empty = geometry(inputs.normal((40, 7), dtype), per, level), geoact.GeometryStats(per=per, level=level)
+    record, empty = (
+        geometry(inputs.normal((40, 7), dtype), per, level),
+        geoact.GeometryStats(per=per, level=level),
+    )
     assert_same_record(record + empty, record, relative=0)
     assert_same_record(empty + record, record, relative=0)
     assert (empty + empty).groups == empty.groups
@@ -202,7 +205,9 @@ def test_other_kinds_do_not_merge(other):
 
 
 def records():
-    for per, level, kind in itertools.product(("tensor", "channel", "row"), ("counts", "moments"), DTYPES.values()):
+    for per, level, kind in itertools.product(
+        ("tensor", "channel", "row"), ("counts", "moments"), DTYPES.values()
+    ):
         yield geometry(inputs.normal((6, 5), kind), per, level, axis=-2)
         yield geoact.GeometryStats(per=per, level=level)
     yield gradient(inputs.normal((6, 5), np.float32))
@@ -212,7 +217,12 @@ def records():
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle_and_copies_hold_the_same_record(protocol):
     for stats in records():
-        for twin in (pickle.loads(pickle.dumps(stats, protocol)), stats.copy(), copy.copy(stats), copy.deepcopy(stats)):
+        for twin in (
+            pickle.loads(pickle.dumps(stats, protocol)),
+            stats.copy(),
+            copy.copy(stats),
+            copy.deepcopy(stats),
+        ):
             assert type(twin) is type(stats)
             assert repr(twin) == repr(stats)
             assert_same_record(twin, stats, relative=0)
@@ -232,7 +242,30 @@ def test_a_copy_is_independent():
 STATE = {
     "schema": 1,
     "settings": {"per": "tensor", "channel_axis": -1, "level": "moments", "saturation": 0.05},
-    "cells": [[4], [1], [2], [2], [2], [0], [0], [0], [-1], [4], [0], [4], [1.25], [1.5], [14.75], [11], [12.5], [6], [6], [20], [2], [2]],
+    "cells": [
+        [4],
+        [1],
+        [2],
+        [2],
+        [2],
+        [0],
+        [0],
+        [0],
+        [-1],
+        [4],
+        [0],
+        [4],
+        [1.25],
+        [1.5],
+        [14.75],
+        [11],
+        [12.5],
+        [6],
+        [6],
+        [20],
+        [2],
+        [2],
+    ],
     "dtype": "float32",
 }
 
@@ -248,7 +281,12 @@ def test_a_pickle_of_this_schema_is_read():
 
 def test_a_pickle_of_another_schema_is_refused():
     stats = geoact.GeometryStats()
-    for changed in ({"schema": 2}, {"cells": np.zeros((3, 1))}, {"dtype": "float128"}, {"cells": np.zeros((22, 2))}):
+    for changed in (
+        {"schema": 2},
+        {"cells": np.zeros((3, 1))},
+        {"dtype": "float128"},
+        {"cells": np.zeros((22, 2))},
+    ):
         state = {**STATE, "cells": np.array(STATE["cells"], float), **changed}
         with pytest.raises(ValueError, match=next(iter(changed))):
             stats.__setstate__(state)

@@ -62,21 +62,49 @@ def gelu(s):
         "mean_y": q / sqrt(2 * pi * (1 + q)),
         "square_y": q / 4 + q / (2 * pi) * (asin(q / (1 + q)) + 2 * q / root),
         "mean_slope": 0.5,
-        "mean_sq_slope": 0.25 + asin(q / (1 + q)) / (2 * pi) + q / pi / root + q / (2 * pi * (1 + 2 * q) ** 1.5),
+        "mean_sq_slope": 0.25
+        + asin(q / (1 + q)) / (2 * pi)
+        + q / pi / root
+        + q / (2 * pi * (1 + 2 * q) ** 1.5),
     }
 
 
 def relu_squared(s):
     q = s * s
-    return {"mean_y": q / 2, "square_y": 1.5 * q * q, "mean_slope": 2 * s / sqrt(2 * pi), "mean_sq_slope": 2 * q}
+    return {
+        "mean_y": q / 2,
+        "square_y": 1.5 * q * q,
+        "mean_slope": 2 * s / sqrt(2 * pi),
+        "mean_sq_slope": 2 * q,
+    }
 
 
 # Found by quadrature.
 TABLE = {
-    ("sigmoid", 1): {"var_y": 0.043379036, "mean_slope": 0.206621, "mean_sq_slope": 0.044836, "linear_share": 0.9842},
-    ("sigmoid", 4): {"var_y": 0.158815, "mean_slope": 0.091185, "mean_sq_slope": 0.015997, "linear_share": 0.8377},
-    ("silu", 1): {"mean_y": 0.206621, "square_y": 0.355776, "mean_sq_slope": 0.379482, "linear_share": 0.7985},
-    ("tanh", 1): {"square_y": 0.394294, "mean_slope": 0.605706, "mean_sq_slope": 0.464403, "linear_share": 0.9305},
+    ("sigmoid", 1): {
+        "var_y": 0.043379036,
+        "mean_slope": 0.206621,
+        "mean_sq_slope": 0.044836,
+        "linear_share": 0.9842,
+    },
+    ("sigmoid", 4): {
+        "var_y": 0.158815,
+        "mean_slope": 0.091185,
+        "mean_sq_slope": 0.015997,
+        "linear_share": 0.8377,
+    },
+    ("silu", 1): {
+        "mean_y": 0.206621,
+        "square_y": 0.355776,
+        "mean_sq_slope": 0.379482,
+        "linear_share": 0.7985,
+    },
+    ("tanh", 1): {
+        "square_y": 0.394294,
+        "mean_slope": 0.605706,
+        "mean_sq_slope": 0.464403,
+        "linear_share": 0.9305,
+    },
 }
 
 
@@ -143,7 +171,15 @@ def test_norm_of_x_splits_into_that_of_relu_and_the_rest():
 
 
 # Largest ratio |f(a) - f(b)| / |a - b| squared bounds the gain.
-LARGEST_SLOPE = {"sigmoid": 0.25, "relu": 1, "leaky_relu": 1, "elu": 1, "tanh": 1, "silu": 1.0999, "gelu": 1.1290}
+LARGEST_SLOPE = {
+    "sigmoid": 0.25,
+    "relu": 1,
+    "leaky_relu": 1,
+    "elu": 1,
+    "tanh": 1,
+    "silu": 1.0999,
+    "gelu": 1.1290,
+}
 
 
 @pytest.mark.parametrize("name", LARGEST_SLOPE)
@@ -158,5 +194,8 @@ def test_invariants(name):
 def test_resolution_of_relu_and_sigmoids_in_bfloat16():
     """The table that motivates centered_sigmoid: bits kept of unit normal data."""
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    bits = {name: measure(name, 1.0, ml_dtypes.bfloat16).effective_bits for name in ("relu", "sigmoid", "centered_sigmoid")}
+    bits = {
+        name: measure(name, 1.0, ml_dtypes.bfloat16).effective_bits
+        for name in ("relu", "sigmoid", "centered_sigmoid")
+    }
     assert bits["centered_sigmoid"] > bits["sigmoid"]

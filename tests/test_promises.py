@@ -66,7 +66,19 @@ def test_promise_2_asking_for_statistics_never_changes_the_result(case, isa, dty
 def test_promise_3_the_same_numbers_on_every_instruction_set(dtype):
     """Counts and extremes agree exactly where y does, sums to 1e-6; one schema for all."""
     x = inputs.normal((700, 71), dtype, sd=3)
-    exact = ["n", "negative", "positive", "zero", "subnormal", "nonfinite_x", "nonfinite_y", "x_min", "x_max", "y_min", "y_max"]
+    exact = [
+        "n",
+        "negative",
+        "positive",
+        "zero",
+        "subnormal",
+        "nonfinite_x",
+        "nonfinite_y",
+        "x_min",
+        "x_max",
+        "y_min",
+        "y_max",
+    ]
     for case, per in itertools.product(PLAIN, ("tensor", "channel", "row")):
         found = {}
         for name in _core.supported_isas():
@@ -79,8 +91,12 @@ def test_promise_3_the_same_numbers_on_every_instruction_set(dtype):
             if np.array_equal(y, first):
                 for name in exact:
                     np.testing.assert_array_equal(cells[name], reference[name], err_msg=name)
-            sizes = oracle.cells(*(oracle.grouped(a, per) for a in (x, first, case.measured_slope(x, first))), dtype)
-            moments = {name: (reference[name], sizes[name][1]) for name in sizes if name not in (*exact, "saturated")}
+            sizes = oracle.cells(
+                *(oracle.grouped(a, per) for a in (x, first, case.measured_slope(x, first))), dtype
+            )
+            moments = {
+                name: (reference[name], sizes[name][1]) for name in sizes if name not in (*exact, "saturated")
+            }
             oracle.assert_cells(cells, moments, 2e-6, context=f"{case} per {per}")
 
 
@@ -109,7 +125,9 @@ def test_promise_5_statistics_of_two_parts_add_up_to_those_of_the_whole(case):
     x = inputs.normal((900, 33), DTYPES["float32"])
     for settings in SETTINGS[:4]:
         parts = [geoact.GeometryStats(**settings) for _ in range(3)]
-        y = np.concatenate([case(part, stats=stats) for part, stats in zip(np.split(x, [100, 517]), parts, strict=True)])
+        y = np.concatenate(
+            [case(part, stats=stats) for part, stats in zip(np.split(x, [100, 517]), parts, strict=True)]
+        )
         groups = [oracle.grouped(a, settings["per"]) for a in (x, y, case.measured_slope(x, y))]
         expected = oracle.cells(*groups, x.dtype)
         del expected["saturated"]
@@ -156,11 +174,12 @@ def test_promise_9_a_failed_call_writes_nothing_and_leaves_the_accumulator():
     case(x, stats=stats)
     before = stats.cells()
     with pytest.raises(ValueError, match="^out has shape"):
-        case(x[:, :4].copy(), out=out, stats=stats)
+        case(x, out=out[:, :4], stats=stats)
     with pytest.raises(ValueError, match="^stats holds 5 channels"):
         case(x[:, :4].copy(), out=out[:, :4], stats=stats)
     with pytest.raises(TypeError, match="^x has dtype int"):
         case(x.astype(int), out=out, stats=stats)
     assert (out == 7).all()
+    assert stats.groups == 5
     for name, cell in stats.cells().items():
         np.testing.assert_array_equal(cell, before[name])

@@ -84,7 +84,9 @@ def test_reference_slopes_are_the_derivatives_of_the_reference_values():
         np.testing.assert_allclose(row.slope(x, *values), numeric, rtol=1e-7, atol=1e-8, err_msg=row.name)
         if row.trainable:
             numeric = (row.value(x, values[0] + 1e-6) - row.value(x, values[0] - 1e-6)) / 2e-6
-            np.testing.assert_allclose(row.param_slope(x, *values), numeric, rtol=1e-7, atol=1e-8, err_msg=row.name)
+            np.testing.assert_allclose(
+                row.param_slope(x, *values), numeric, rtol=1e-7, atol=1e-8, err_msg=row.name
+            )
 
 
 def test_gelu_approximate_chooses_the_row():
@@ -95,7 +97,9 @@ def test_gelu_approximate_chooses_the_row():
     for y in (geoact.gelu(x, approximate="none"), geoact.gelu(x, "none")):
         np.testing.assert_array_equal(y, geoact.gelu(x))
     assert not np.array_equal(geoact.gelu(x), tanh)
-    np.testing.assert_array_equal(geoact.gelu.backward(x, approximate="tanh", x=x), geoact.gelu_tanh.backward(x, x=x))
+    np.testing.assert_array_equal(
+        geoact.gelu.backward(x, approximate="tanh", x=x), geoact.gelu_tanh.backward(x, x=x)
+    )
 
 
 def test_a_row_stays_the_only_one_when_it_is_copied():
@@ -154,7 +158,12 @@ def test_names_of_merges_are_known():
 
 # --- who may include and import whom: ops <- cpu, cuda <- bindings <- python/geoact -> kernels -----------------------
 
-MAY_INCLUDE = {"ops": {"ops"}, "cpu": {"ops", "cpu"}, "cuda": {"ops", "cuda"}, "bindings": {"ops", "cpu", "cuda", "bindings"}}
+MAY_INCLUDE = {
+    "ops": {"ops"},
+    "cpu": {"ops", "cpu"},
+    "cuda": {"ops", "cuda"},
+    "bindings": {"ops", "cpu", "cuda", "bindings"},
+}
 SYSTEM_OF_OPS = {"cmath", "cstdint", "cstring", "cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"}
 
 
@@ -212,7 +221,18 @@ def test_kernels_import_nothing_of_ours():
 
 @pytest.mark.skipif(not (ROOT / "python").is_dir(), reason="needs the source tree")
 def test_the_core_imports_numpy_alone():
-    standard = {"__future__", "ast", "collections", "dataclasses", "importlib", "inspect", "math", "os", "platform", "typing"}
+    standard = {
+        "__future__",
+        "ast",
+        "collections",
+        "dataclasses",
+        "importlib",
+        "inspect",
+        "math",
+        "os",
+        "platform",
+        "typing",
+    }
     modules = [*(ROOT / "python" / "geoact").glob("*.py"), *sources("python", "geoact", "frontends")]
     for path in modules:
         if path.name == "cli.py":  # behind an extra
@@ -229,7 +249,19 @@ geoact.relu(numpy.ones(3)); geoact.info(); str(geoact.GeometryStats())
 print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 """
     loaded = set(python(program).split())
-    heavy = {"torch", "cupy", "triton", "scipy", "matplotlib", "pandas", "sklearn", "ml_dtypes", "rich", "typer", "jinja2"}
+    heavy = {
+        "torch",
+        "cupy",
+        "triton",
+        "scipy",
+        "matplotlib",
+        "pandas",
+        "sklearn",
+        "ml_dtypes",
+        "rich",
+        "typer",
+        "jinja2",
+    }
     assert not loaded & heavy
 
 

@@ -111,7 +111,9 @@ def test_values_that_are_not_finite_are_counted_and_stay_in_their_group(case, is
         x = inputs.normal(shape, dtype)
         x[at] = bad
         stats, _ = check(case, x, per, level=level)
-        np.testing.assert_array_equal(np.atleast_1d(stats.nonfinite_x), np.arange(stats.groups) == stats.groups // 8)
+        np.testing.assert_array_equal(
+            np.atleast_1d(stats.nonfinite_x), np.arange(stats.groups) == stats.groups // 8
+        )
 
 
 @each_row

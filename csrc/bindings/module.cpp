@@ -108,8 +108,10 @@ py::object backward(int activation, py::handle dy_object, py::handle saved_objec
   call.parameters = held.size[0];
   py::object gradient = new_float64({held.size[0]});
   finish(call, dy, stats, float64_data(gradient));
-  if (held.is_array[0]) gradient = cast_like(gradient, values[0]);
-  else gradient = py::float_(float64_data(gradient)[0]);
+  if (held.is_array[0])
+    gradient = cast_like(gradient, values[0]);
+  else
+    gradient = py::float_(float64_data(gradient)[0]);
   return py::make_tuple(std::move(out.object), gradient);
 }
 

@@ -18,10 +18,17 @@ int bfloat16_number = -1;  // NumPy gives user dtypes their number when ml_dtype
 
 bool dtype_of(PyArray_Descr* descr, DType& dtype) {
   switch (descr->type_num) {
-    case NPY_HALF: dtype = DType::float16; return true;
-    case NPY_FLOAT: dtype = DType::float32; return true;
-    case NPY_DOUBLE: dtype = DType::float64; return true;
-    default: break;
+    case NPY_HALF:
+      dtype = DType::float16;
+      return true;
+    case NPY_FLOAT:
+      dtype = DType::float32;
+      return true;
+    case NPY_DOUBLE:
+      dtype = DType::float64;
+      return true;
+    default:
+      break;
   }
   if (descr->type_num < NPY_USERDEF) return false;
   if (descr->type_num != bfloat16_number) {
@@ -90,7 +97,8 @@ std::string shape_text(const int64_t* shape, int rank) {
 
 Tensor view(py::handle object, const char* name) {
   if (!PyArray_Check(object.ptr()))
-    throw py::type_error(std::string(name) + " must be a NumPy array, got " + type_name(object) + " (" + accepted + ")");
+    throw py::type_error(std::string(name) + " must be a NumPy array, got " + type_name(object) + " (" + accepted +
+                         ")");
   auto* array = reinterpret_cast<PyArrayObject*>(object.ptr());
   if (!PyArray_CheckExact(object.ptr()) && py::hasattr(object, "mask"))
     throw py::type_error(std::string(name) + " is a masked array, whose mask would be ignored; pass " + name +
@@ -143,7 +151,8 @@ Output output(py::handle out, const char* name, const Tensor& like, const std::v
   if (overlaps_itself(array))
     throw py::value_error(std::string(name) + " overlaps itself: some of its elements share memory");
   for (size_t i = 0; i < inputs.size(); ++i) {
-    if (same_memory(result.tensor, *inputs[i])) result.in_place = true;
+    if (same_memory(result.tensor, *inputs[i]))
+      result.in_place = true;
     else if (shares_memory(result.tensor, *inputs[i]))
       throw py::value_error(std::string(name) + " overlaps " + input_names[i] +
                             " in memory without being the same view; pass the same array or a separate one");
@@ -165,8 +174,10 @@ Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_
         // A NaN of odd payload could lose itself when it is rounded to bfloat16: use the default one.
         double v = from[i < n ? i : n - 1];
         if (v != v) v = std::numeric_limits<double>::quiet_NaN();
-        if (wide) storage[size_t(i)] = v;
-        else reinterpret_cast<float*>(storage.data())[i] = float(v);
+        if (wide)
+          storage[size_t(i)] = v;
+        else
+          reinterpret_cast<float*>(storage.data())[i] = float(v);
       }
       result.size[k] = n;
       result.data[k] = storage.data();
@@ -192,9 +203,8 @@ Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_
     if (tensor.rank > 1 || (tensor.size != 1 && tensor.size != channels))
       throw py::value_error(name + " has shape " + shape_text(tensor.shape, tensor.rank) +
                             "; accepted: one value, or one per channel, here (" + std::to_string(channels) + ",)");
-    const auto doubles = py::reinterpret_steal<py::object>(
-        PyArray_FromAny(value.ptr(), PyArray_DescrFromType(NPY_DOUBLE), 0, 1,
-                        NPY_ARRAY_CARRAY | NPY_ARRAY_FORCECAST, nullptr));
+    const auto doubles = py::reinterpret_steal<py::object>(PyArray_FromAny(
+        value.ptr(), PyArray_DescrFromType(NPY_DOUBLE), 0, 1, NPY_ARRAY_CARRAY | NPY_ARRAY_FORCECAST, nullptr));
     if (!doubles) throw py::error_already_set();
     put(static_cast<const double*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(doubles.ptr()))), tensor.size);
     result.is_array[k] = true;

@@ -38,9 +38,10 @@ bool always() { return true; }
 // Everything -march=x86-64-v4 (or -mavx2 -mfma -mf16c) lets the compiler use; the builtin also asks the operating
 // system whether it saves the registers.
 bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") &&
-         __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+         __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi2");
 }
 bool has_avx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
@@ -113,8 +114,10 @@ int cells_per_group(Direction direction, int level) {
 
 void init_cells(Direction direction, int level, double* cells, int64_t groups) {
   double record[std::max<int>(scalar::Geometry::size, scalar::Gradient::size)];
-  if (direction == Direction::forward) scalar::Geometry::init(record);
-  else scalar::Gradient::init(record);
+  if (direction == Direction::forward)
+    scalar::Geometry::init(record);
+  else
+    scalar::Gradient::init(record);
   for (int k = 0; k < cells_per_group(direction, level); ++k) std::fill_n(cells + k * groups, groups, record[k]);
 }
 
@@ -152,9 +155,8 @@ void arrange(const Call& call, Task& task) {
     for (int k = 0; k < call.inputs; ++k) axis.stride[k] = call.in[k].stride[i];
     axis.stride[call.inputs] = call.out.stride[i];
   }
-  std::stable_sort(task.axis, task.axis + task.rank, [](const Axis& a, const Axis& b) {
-    return std::abs(a.stride[0]) > std::abs(b.stride[0]);
-  });
+  std::stable_sort(task.axis, task.axis + task.rank,
+                   [](const Axis& a, const Axis& b) { return std::abs(a.stride[0]) > std::abs(b.stride[0]); });
   int last = 0;
   for (int i = 1; i < task.rank; ++i) {
     Axis& outer = task.axis[last];
@@ -184,7 +186,8 @@ Split split(const Task& task, int64_t groups, int64_t total) {
   if (task.rank == 0) return s;
   if (groups > 1)
     for (int i = 0; i + 1 < task.rank; ++i)
-      if (task.axis[i].group && (task.axis[s.axis].group == 0 || task.axis[i].size > task.axis[s.axis].size)) s.axis = i;
+      if (task.axis[i].group && (task.axis[s.axis].group == 0 || task.axis[i].size > task.axis[s.axis].size))
+        s.axis = i;
   const Axis& axis = task.axis[s.axis];
   s.disjoint = groups > 1 && axis.group != 0;
   int64_t parts = (total + elements_per_part - 1) / elements_per_part;
@@ -221,7 +224,8 @@ void run_part(void* context, int64_t i) {
       if (task.parameter_varies[k])
         task.parameter[k] = static_cast<const char*>(task.parameter[k]) +
                             begin * axis.parameter * (job.kernels->item_size == 8 ? 8 : 4);
-    if (job.parameter_gradient) task.parameter_gradient = job.parameter_gradient + i * job.parameters + begin * axis.parameter;
+    if (job.parameter_gradient)
+      task.parameter_gradient = job.parameter_gradient + i * job.parameters + begin * axis.parameter;
   }
   if (job.cells) task.cells = job.cells + i * job.record;
   task.scratch = thread_scratch();
@@ -255,8 +259,9 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   task.parameter_gradient = parameter_gradient;
   arrange(call, task);
 
-  Job job{&task, &kernels, split(task, cells ? call.groups : 1, total), nullptr, nullptr,
-          cells ? cells_per_group(call.direction, call.level) * call.groups : 0, call.parameters};
+  Job job{&task,          &kernels, split(task, cells ? call.groups : 1, total),
+          nullptr,        nullptr,  cells ? cells_per_group(call.direction, call.level) * call.groups : 0,
+          call.parameters};
   const int64_t parts = job.split.parts;
   if (parts == 1) return run_part(&job, 0);
 

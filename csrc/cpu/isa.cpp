@@ -61,9 +61,12 @@ void combine_groups(double* into, const double* from, int64_t groups) {
 }
 
 void combine(Direction direction, int level, double* into, const double* from, int64_t groups) {
-  if (direction == Direction::backward) combine_groups<Gradient, Level::moments>(into, from, groups);
-  else if (level == int(Level::counts)) combine_groups<Geometry, Level::counts>(into, from, groups);
-  else combine_groups<Geometry, Level::moments>(into, from, groups);
+  if (direction == Direction::backward)
+    combine_groups<Gradient, Level::moments>(into, from, groups);
+  else if (level == int(Level::counts))
+    combine_groups<Geometry, Level::counts>(into, from, groups);
+  else
+    combine_groups<Geometry, Level::moments>(into, from, groups);
 }
 
 constexpr Kernels table{sizeof(S), run, combine};

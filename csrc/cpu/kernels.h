@@ -16,7 +16,7 @@ struct Block {
   void* out;
   int64_t rows, columns;
   int64_t in_stride[2], out_stride;
-  int64_t ahead;  // rows to prefetch ahead of the one being read
+  int64_t ahead;                          // rows to prefetch ahead of the one being read
   const void* parameter[max_parameters];  // compute type; stride 0 (one value) or 1 (one per column)
   int64_t parameter_stride[max_parameters];
   double saturation, smallest_normal;
@@ -45,15 +45,15 @@ struct Task {
   Axis axis[max_rank];
   const char* in[2];
   char* out;
-  bool stream;          // the output does not fit in cache: bypass it
-  bool inputs_shadowed; // the output overwrites an input, which is then read through a copy
+  bool stream;           // the output does not fit in cache: bypass it
+  bool inputs_shadowed;  // the output overwrites an input, which is then read through a copy
   const void* parameter[max_parameters];
   bool parameter_varies[max_parameters];
   double saturation;
-  double* cells;              // [field][groups]
+  double* cells;  // [field][groups]
   int64_t groups;
-  double* parameter_gradient; // [parameters], or null
-  void* scratch;              // scratch_bytes of the running thread's own, 64-byte aligned
+  double* parameter_gradient;  // [parameters], or null
+  void* scratch;               // scratch_bytes of the running thread's own, 64-byte aligned
 };
 
 inline constexpr int64_t scratch_bytes = 1 << 20;

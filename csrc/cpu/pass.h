@@ -36,9 +36,13 @@ inline constexpr double smallest_normal<double> = 0x1p-1022;
 
 struct Everything {
   template <class V>
-  GEOACT_INLINE V value(V v, V) const { return v; }
+  GEOACT_INLINE V value(V v, V) const {
+    return v;
+  }
   template <class M>
-  GEOACT_INLINE M test(M m) const { return m; }
+  GEOACT_INLINE M test(M m) const {
+    return m;
+  }
 };
 template <class V>
 struct FirstFew {
@@ -56,9 +60,12 @@ GEOACT_INLINE A<V> activation_at(const Block& block, int64_t column) {
     const T* p = static_cast<const T*>(block.parameter[k]);
     return block.parameter_stride[k] ? storage<V, T>::load(p + column) : V(*p);
   };
-  if constexpr (count == 0) return A<V>{};
-  else if constexpr (count == 1) return A<V>(parameter(0));
-  else return A<V>(parameter(0), parameter(1));
+  if constexpr (count == 0)
+    return A<V>{};
+  else if constexpr (count == 1)
+    return A<V>(parameter(0));
+  else
+    return A<V>(parameter(0), parameter(1));
 }
 
 // Whole or partial vectors between memory and registers. A partial one goes through a buffer: no byte outside the
@@ -99,8 +106,10 @@ GEOACT_INLINE const S* at_row(const Block& block, int input, int64_t row, int64_
 // f'(x), with x := y where y is all that is known (the derivative then reads no more of x than its sign).
 template <class V, template <class> class A>
 GEOACT_INLINE V gradient(const A<V>& a, V dy, V x, V y, V slope) {
-  if constexpr (requires { a.gradient(dy, x, y); }) return a.gradient(dy, x, y);
-  else return dy * slope;
+  if constexpr (requires { a.gradient(dy, x, y); })
+    return a.gradient(dy, x, y);
+  else
+    return dy * slope;
 }
 
 template <template <class> class A, class S>
@@ -163,8 +172,10 @@ GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t colu
     if constexpr (measured)
       std::memcpy(&shift, static_cast<const char*>(block.shift) + index * sizeof shift, sizeof shift);
     const auto keep = [&] {
-      if constexpr (Partial) return FirstFew<V>{V::mask_type::first(count)};
-      else return Everything{};
+      if constexpr (Partial)
+        return FirstFew<V>{V::mask_type::first(count)};
+      else
+        return Everything{};
     }();
     Lanes local;
     V parameter_sum(0);
@@ -231,13 +242,13 @@ void examine_block(const Block& block, double* first, double* second, double* sl
       const int count = int(block.columns - column < V::W ? block.columns - column : V::W);
       const int64_t at = row * block.columns + column;
       Pass::template element<false, true>(activation_at<V, A>(block, column), block, row, column, count,
-                                   [&](V a, V b, V f, V) {
-                                     for (int i = 0; i < count; ++i) {
-                                       first[at + i] = double(a.v[i]);
-                                       second[at + i] = double(b.v[i]);
-                                       slope[at + i] = double(f.v[i]);
-                                     }
-                                   });
+                                          [&](V a, V b, V f, V) {
+                                            for (int i = 0; i < count; ++i) {
+                                              first[at + i] = double(a.v[i]);
+                                              second[at + i] = double(b.v[i]);
+                                              slope[at + i] = double(f.v[i]);
+                                            }
+                                          });
     }
 }
 

@@ -79,10 +79,14 @@ struct Box {
     }
   }
   GEOACT_INLINE void copy(char* to, int64_t to_step, const char* from, int64_t from_step, int64_t n) const {
-    if (to_step == item && from_step == item) copy_bytes(to, from, n * item);
-    else if (item == 2) copy_elements<uint16_t>(to, to_step, from, from_step, n);
-    else if (item == 4) copy_elements<uint32_t>(to, to_step, from, from_step, n);
-    else copy_elements<uint64_t>(to, to_step, from, from_step, n);
+    if (to_step == item && from_step == item)
+      copy_bytes(to, from, n * item);
+    else if (item == 2)
+      copy_elements<uint16_t>(to, to_step, from, from_step, n);
+    else if (item == 4)
+      copy_elements<uint32_t>(to, to_step, from, from_step, n);
+    else
+      copy_elements<uint64_t>(to, to_step, from, from_step, n);
   }
   void gather(char* buffer, const char* array, int which, int64_t start, int64_t n) const {
     const int64_t step = rank ? axis[rank - 1].stride[which] : item;

@@ -126,14 +126,17 @@ struct vec {
   GEOACT_INLINE vec& operator+=(vec b) { return *this = *this + b; }
 
 #if defined(__AVX512F__)
-#define GEOACT_COMPARE(op, code)                                                                             \
-  friend GEOACT_INLINE mask_type operator op(vec a, vec b) {                                                 \
-    if constexpr (!has_mask_registers<T, W>) return {a.v op b.v};                                            \
-    else if constexpr (sizeof(T) == 4) return {_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, code)};          \
-    else return {_mm512_cmp_pd_mask((__m512d)a.v, (__m512d)b.v, code)};                                      \
+#define GEOACT_COMPARE(op, code)                                     \
+  friend GEOACT_INLINE mask_type operator op(vec a, vec b) {         \
+    if constexpr (!has_mask_registers<T, W>)                         \
+      return {a.v op b.v};                                           \
+    else if constexpr (sizeof(T) == 4)                               \
+      return {_mm512_cmp_ps_mask((__m512)a.v, (__m512)b.v, code)};   \
+    else                                                             \
+      return {_mm512_cmp_pd_mask((__m512d)a.v, (__m512d)b.v, code)}; \
   }
 #else
-#define GEOACT_COMPARE(op, code)                                                                             \
+#define GEOACT_COMPARE(op, code) \
   friend GEOACT_INLINE mask_type operator op(vec a, vec b) { return {a.v op b.v}; }
 #endif
   GEOACT_COMPARE(<, _CMP_LT_OQ)
@@ -162,8 +165,10 @@ template <class T, int W>
 GEOACT_INLINE vec<T, W> select(mask<T, W> m, vec<T, W> a, vec<T, W> b) {
 #if defined(__AVX512F__)
   if constexpr (has_mask_registers<T, W>) {
-    if constexpr (sizeof(T) == 4) return (native<T, W>)_mm512_mask_blend_ps(m.m, (__m512)b.v, (__m512)a.v);
-    else return (native<T, W>)_mm512_mask_blend_pd(m.m, (__m512d)b.v, (__m512d)a.v);
+    if constexpr (sizeof(T) == 4)
+      return (native<T, W>)_mm512_mask_blend_ps(m.m, (__m512)b.v, (__m512)a.v);
+    else
+      return (native<T, W>)_mm512_mask_blend_pd(m.m, (__m512d)b.v, (__m512d)a.v);
   } else
 #endif
     return m.m ? a.v : b.v;
@@ -177,41 +182,48 @@ GEOACT_INLINE vec<T, W> select(mask<T, W> m, vec<T, W> a, vec<T, W> b) {
 #define GEOACT_ROUND(R, instruction) \
   GEOACT_INLINE R native_round(R a) { return instruction; }
 #if defined(__x86_64__)
-GEOACT_BINARY(max, __m128, _mm_max_ps) GEOACT_BINARY(max, __m128d, _mm_max_pd)
-GEOACT_BINARY(min, __m128, _mm_min_ps) GEOACT_BINARY(min, __m128d, _mm_min_pd)
+GEOACT_BINARY(max, __m128, _mm_max_ps)
+GEOACT_BINARY(max, __m128d, _mm_max_pd) GEOACT_BINARY(min, __m128, _mm_min_ps) GEOACT_BINARY(min, __m128d, _mm_min_pd)
 #endif
 #if defined(__AVX__)
-GEOACT_BINARY(max, __m256, _mm256_max_ps) GEOACT_BINARY(max, __m256d, _mm256_max_pd)
-GEOACT_BINARY(min, __m256, _mm256_min_ps) GEOACT_BINARY(min, __m256d, _mm256_min_pd)
-GEOACT_ROUND(__m256, _mm256_round_ps(a, 0x08)) GEOACT_ROUND(__m256d, _mm256_round_pd(a, 0x08))
+    GEOACT_BINARY(max, __m256, _mm256_max_ps) GEOACT_BINARY(max, __m256d, _mm256_max_pd)
+        GEOACT_BINARY(min, __m256, _mm256_min_ps) GEOACT_BINARY(min, __m256d, _mm256_min_pd)
+            GEOACT_ROUND(__m256, _mm256_round_ps(a, 0x08)) GEOACT_ROUND(__m256d, _mm256_round_pd(a, 0x08))
 #endif
 #if defined(__FMA__)
-GEOACT_FMA(__m256, _mm256_fmadd_ps(a, b, c)) GEOACT_FMA(__m256d, _mm256_fmadd_pd(a, b, c))
+                GEOACT_FMA(__m256, _mm256_fmadd_ps(a, b, c)) GEOACT_FMA(__m256d, _mm256_fmadd_pd(a, b, c))
 #endif
 #if defined(__AVX512F__)
-GEOACT_BINARY(max, __m512, _mm512_max_ps) GEOACT_BINARY(max, __m512d, _mm512_max_pd)
-GEOACT_BINARY(min, __m512, _mm512_min_ps) GEOACT_BINARY(min, __m512d, _mm512_min_pd)
-GEOACT_FMA(__m512, _mm512_fmadd_ps(a, b, c)) GEOACT_FMA(__m512d, _mm512_fmadd_pd(a, b, c))
-GEOACT_ROUND(__m512, _mm512_roundscale_ps(a, 0x08)) GEOACT_ROUND(__m512d, _mm512_roundscale_pd(a, 0x08))
+                    GEOACT_BINARY(max, __m512, _mm512_max_ps) GEOACT_BINARY(max, __m512d, _mm512_max_pd)
+                        GEOACT_BINARY(min, __m512, _mm512_min_ps) GEOACT_BINARY(min, __m512d, _mm512_min_pd)
+                            GEOACT_FMA(__m512, _mm512_fmadd_ps(a, b, c)) GEOACT_FMA(__m512d, _mm512_fmadd_pd(a, b, c))
+                                GEOACT_ROUND(__m512, _mm512_roundscale_ps(a, 0x08))
+                                    GEOACT_ROUND(__m512d, _mm512_roundscale_pd(a, 0x08))
 #endif
 #if defined(__aarch64__)
-GEOACT_FMA(float32x4_t, vfmaq_f32(c, a, b)) GEOACT_FMA(float64x2_t, vfmaq_f64(c, a, b))
-GEOACT_ROUND(float32x4_t, vrndnq_f32(a)) GEOACT_ROUND(float64x2_t, vrndnq_f64(a))
+                                        GEOACT_FMA(float32x4_t, vfmaq_f32(c, a, b))
+                                            GEOACT_FMA(float64x2_t, vfmaq_f64(c, a, b))
+                                                GEOACT_ROUND(float32x4_t, vrndnq_f32(a))
+                                                    GEOACT_ROUND(float64x2_t, vrndnq_f64(a))
 #endif
 #undef GEOACT_BINARY
 #undef GEOACT_FMA
 #undef GEOACT_ROUND
 
-// The second operand is returned when the two are unordered or equal, so max(vec(0), x) hands NaN through.
-template <class T, int W>
-GEOACT_INLINE vec<T, W> max(vec<T, W> a, vec<T, W> b) {
-  if constexpr (requires { native_max(a.v, b.v); }) return native<T, W>(native_max(a.v, b.v));
-  else return a.v > b.v ? a.v : b.v;
+    // The second operand is returned when the two are unordered or equal, so max(vec(0), x) hands NaN through.
+    template <class T, int W>
+    GEOACT_INLINE vec<T, W> max(vec<T, W> a, vec<T, W> b) {
+  if constexpr (requires { native_max(a.v, b.v); })
+    return native<T, W>(native_max(a.v, b.v));
+  else
+    return a.v > b.v ? a.v : b.v;
 }
 template <class T, int W>
 GEOACT_INLINE vec<T, W> min(vec<T, W> a, vec<T, W> b) {
-  if constexpr (requires { native_min(a.v, b.v); }) return native<T, W>(native_min(a.v, b.v));
-  else return a.v < b.v ? a.v : b.v;
+  if constexpr (requires { native_min(a.v, b.v); })
+    return native<T, W>(native_min(a.v, b.v));
+  else
+    return a.v < b.v ? a.v : b.v;
 }
 
 template <class T, int W>
@@ -243,14 +255,17 @@ inline constexpr bool has_fma =
 template <class T, int W>
 GEOACT_INLINE vec<T, W> fma(vec<T, W> a, vec<T, W> b, vec<T, W> c) {
   static_assert(!has_fma || requires { native_fma(a.v, b.v, c.v); }, "a vector this wide would round twice");
-  if constexpr (has_fma) return native<T, W>(native_fma(a.v, b.v, c.v));
-  else return a.v * b.v + c.v;
+  if constexpr (has_fma)
+    return native<T, W>(native_fma(a.v, b.v, c.v));
+  else
+    return a.v * b.v + c.v;
 }
 
 // To the nearest integer, ties to even; |a| < 2^(mantissa bits - 1).
 template <class T, int W>
 GEOACT_INLINE vec<T, W> round(vec<T, W> a) {
-  if constexpr (requires { native_round(a.v); }) return native<T, W>(native_round(a.v));
+  if constexpr (requires { native_round(a.v); })
+    return native<T, W>(native_round(a.v));
   else {
     constexpr T shifter = T(3) * T(uint64_t(1) << (format<T>::mantissa_bits - 1));
     return (a.v + shifter) - shifter;
@@ -263,7 +278,8 @@ GEOACT_INLINE vec<T, W> ldexp(vec<T, W> a, vec<T, W> n) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) * W == 64 && sizeof(T) == 4)
     return (native<T, W>)_mm512_scalef_ps((__m512)a.v, (__m512)n.v);
-  else if constexpr (sizeof(T) * W == 64) return (native<T, W>)_mm512_scalef_pd((__m512d)a.v, (__m512d)n.v);
+  else if constexpr (sizeof(T) * W == 64)
+    return (native<T, W>)_mm512_scalef_pd((__m512d)a.v, (__m512d)n.v);
   else
 #endif
   {
@@ -287,8 +303,10 @@ template <class T, int W>
 GEOACT_INLINE counter<T, W> tally(native<typename format<T>::integer, W> c, mask<T, W> m) {
 #if defined(__AVX512F__)
   if constexpr (has_mask_registers<T, W>) {
-    if constexpr (sizeof(T) == 4) return (counter<T, W>)_mm512_mask_sub_epi32((__m512i)c, m.m, (__m512i)c, _mm512_set1_epi32(-1));
-    else return (counter<T, W>)_mm512_mask_sub_epi64((__m512i)c, m.m, (__m512i)c, _mm512_set1_epi64(-1));
+    if constexpr (sizeof(T) == 4)
+      return (counter<T, W>)_mm512_mask_sub_epi32((__m512i)c, m.m, (__m512i)c, _mm512_set1_epi32(-1));
+    else
+      return (counter<T, W>)_mm512_mask_sub_epi64((__m512i)c, m.m, (__m512i)c, _mm512_set1_epi64(-1));
   } else
 #endif
     return c - m.m;  // a true lane is -1
@@ -342,14 +360,17 @@ struct storage<vec<float, W>, half> {
 
   static GEOACT_INLINE V widen(narrow n) {
 #if defined(__AVX512F__)
-    if constexpr (W == 16) return (native<float, W>)_mm512_cvtph_ps((__m256i)n);
+    if constexpr (W == 16)
+      return (native<float, W>)_mm512_cvtph_ps((__m256i)n);
     else
 #endif
 #if defined(__F16C__)
-      if constexpr (W == 8) return (native<float, W>)_mm256_cvtph_ps((__m128i)n);
+        if constexpr (W == 8)
+      return (native<float, W>)_mm256_cvtph_ps((__m128i)n);
     else
 #elif defined(__aarch64__)
-      if constexpr (W == 4) return (native<float, W>)vcvt_f32_f16((float16x4_t)n);
+    if constexpr (W == 4)
+      return (native<float, W>)vcvt_f32_f16((float16x4_t)n);
     else
 #endif
     {
@@ -365,14 +386,17 @@ struct storage<vec<float, W>, half> {
   }
   static GEOACT_INLINE narrow narrowed(V a) {
 #if defined(__AVX512F__)
-    if constexpr (W == 16) return (narrow)_mm512_cvtps_ph((__m512)a.v, 0x08);
+    if constexpr (W == 16)
+      return (narrow)_mm512_cvtps_ph((__m512)a.v, 0x08);
     else
 #endif
 #if defined(__F16C__)
-      if constexpr (W == 8) return (narrow)_mm256_cvtps_ph((__m256)a.v, 0x08);
+        if constexpr (W == 8)
+      return (narrow)_mm256_cvtps_ph((__m256)a.v, 0x08);
     else
 #elif defined(__aarch64__)
-      if constexpr (W == 4) return (narrow)vcvt_f16_f32((float32x4_t)a.v);
+    if constexpr (W == 4)
+      return (narrow)vcvt_f16_f32((float32x4_t)a.v);
     else
 #endif
     {

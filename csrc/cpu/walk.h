@@ -100,8 +100,10 @@ class Walk {
     for (;;) {
       Cursor at{{task_.in[0], task_.in[1]}, task_.out, 0, 0};
       for (int i = 0; i < outer; ++i) at.move(task_.axis[i], index[i], task_.inputs);
-      if (columns_) columns_leaf(at, outer);
-      else flat_leaf(at, outer);
+      if (columns_)
+        columns_leaf(at, outer);
+      else
+        flat_leaf(at, outer);
       int i = outer - 1;
       while (i >= 0 && ++index[i] == task_.axis[i].size) index[i--] = 0;
       if (i < 0) break;
@@ -168,8 +170,7 @@ class Walk {
     const Box box{task_.axis + outer, task_.rank - outer, item_};
     const int64_t total = box.size();
     bool in_place[2] = {true, true};
-    for (int k = 0; k < task_.inputs; ++k)
-      in_place[k] = box.dense(k) && !(task_.inputs_shadowed && measured);
+    for (int k = 0; k < task_.inputs; ++k) in_place[k] = box.dense(k) && !(task_.inputs_shadowed && measured);
     const bool direct = box.dense(task_.inputs) && !task_.stream;
     const bool whole = !measured && in_place[0] && in_place[1] && box.dense(task_.inputs);
     Block block = block_at(at);
@@ -184,8 +185,10 @@ class Walk {
     for (int64_t start = 0; start < total; start += flat_tile) {
       const int64_t count = whole ? total : total - start < flat_tile ? total - start : flat_tile;
       for (int k = 0; k < task_.inputs; ++k) {
-        if (in_place[k]) block.in[k] = at.in[k] + start * item_;
-        else box.gather(stage_in_[k], at.in[k], k, start, count), block.in[k] = stage_in_[k];
+        if (in_place[k])
+          block.in[k] = at.in[k] + start * item_;
+        else
+          box.gather(stage_in_[k], at.in[k], k, start, count), block.in[k] = stage_in_[k];
       }
       block.out = direct ? at.out + start * item_ : stage_out_;
       if constexpr (measured) {
@@ -224,24 +227,29 @@ class Walk {
     }
     set_shift(0, usable(x), usable(y));
   }
-  // After a NaN the group's moments are NaN whatever the shift; a shift of NaN would also send every tile to be measured
-  // again.
+  // After a NaN the group's moments are NaN whatever the shift; a shift of NaN would also send every tile to be
+  // measured again.
   static T usable(double v) { return is_finite(double(T(v))) ? T(v) : T(0); }
   void set_shift(int64_t strip, V x, V y) {
     if constexpr (has_shift<Statistics>) shift_[strip] = Shift{x, y};
   }
   double shift_x(int64_t strip, int lane) const {
-    if constexpr (shifted) return double(shift_[strip].x.v[lane]);
-    else return 0;
+    if constexpr (shifted)
+      return double(shift_[strip].x.v[lane]);
+    else
+      return 0;
   }
   double shift_y(int64_t strip, int lane) const {
-    if constexpr (shifted) return double(shift_[strip].y.v[lane]);
-    else return 0;
+    if constexpr (shifted)
+      return double(shift_[strip].y.v[lane]);
+    else
+      return 0;
   }
 
   void harvest_flat(Block block, int64_t count, double* record) {
     double fresh[Statistics::size];
-    lanes_[0].template finish<double>(fresh, double(count), ToOne<V>{}, kernels_.shortcuts, shift_x(0, 0), shift_y(0, 0));
+    lanes_[0].template finish<double>(fresh, double(count), ToOne<V>{}, kernels_.shortcuts, shift_x(0, 0),
+                                      shift_y(0, 0));
     if (Statistics::template suspicious<L>(fresh, kernels_.shortcuts, deviation_floor<T>, smallest_normal_)) {
       block.rows = 1;
       block.columns = count;
@@ -270,8 +278,12 @@ class Walk {
     const int64_t tile_rows = staged ? staged_rows : panel_rows;
     for (int64_t row = 0; row < down.size; row += tile_rows)
       for (int64_t column = 0; column < across.size; column += panel_columns) {
-        const Panel panel{row, min_of(tile_rows, down.size - row), column,
-                          min_of(panel_columns, across.size - column), at.group + column * across.group, across.group};
+        const Panel panel{row,
+                          min_of(tile_rows, down.size - row),
+                          column,
+                          min_of(panel_columns, across.size - column),
+                          at.group + column * across.group,
+                          across.group};
         Cursor corner = at;
         corner.move(down, row, task_.inputs);
         corner.move(across, column, task_.inputs);
@@ -306,11 +318,15 @@ class Walk {
       if constexpr (shifted) choose_shifts(block, panel);
     }
     for (int64_t s = 0; s < strips; ++s) parameter_lanes_[s] = V(T(0));
-    if (direct) kernels_.run(block);
-    else run_staged(block, box);
+    if (direct)
+      kernels_.run(block);
+    else
+      run_staged(block, box);
     if constexpr (measured) {
-      if (block.lanes_step) harvest_columns(block, panel);
-      else harvest_shared(block, panel);
+      if (block.lanes_step)
+        harvest_columns(block, panel);
+      else
+        harvest_shared(block, panel);
     }
     if (task_.parameter_gradient) harvest_parameter(at, panel, across.parameter);
   }
@@ -332,7 +348,7 @@ class Walk {
       }
       for (int64_t r = 0; r < block.rows; ++r)
         stream_row(static_cast<char*>(whole.out) + (row + r) * box.stride(out), stage_out_ + r * whole.columns * item_,
-               whole.columns * item_, task_.stream);
+                   whole.columns * item_, task_.stream);
     }
   }
 
@@ -425,8 +441,8 @@ class Walk {
   void harvest_shared(const Block& block, const Panel& panel) {
     double record[Statistics::size], fresh[Statistics::size];
     load_record(record, panel.group);
-    lanes_[0].template finish<double>(fresh, double(panel.rows * panel.columns), ToOne<V>{},
-                                      kernels_.shortcuts, shift_x(0, 0), shift_y(0, 0));
+    lanes_[0].template finish<double>(fresh, double(panel.rows * panel.columns), ToOne<V>{}, kernels_.shortcuts,
+                                      shift_x(0, 0), shift_y(0, 0));
     if (Statistics::template suspicious<L>(fresh, kernels_.shortcuts, deviation_floor<T>, smallest_normal_)) {
       Statistics::init(fresh);
       for (int64_t column = 0; column < panel.columns; column += V::W) {

@@ -41,26 +41,58 @@ struct Shortcuts {
   bool nonnegative, positive, increasing, rectifier;
 };
 
-// --- forward: what an activation does to the geometry of its input ----------------------------------------------------
+// --- forward: what an activation does to the geometry of its input
+// ----------------------------------------------------
 
 struct Geometry {
   enum : int {
-    n, negative, positive, zero, saturated, subnormal, nonfinite_x, nonfinite_y,  // exact counts
-    x_min, x_max, y_min, y_max,
-    mean_x, mean_y, m2_x, m2_y, c_xy,  // n, mean, sum of squared deviations, co-deviation
-    sum_abs_y, sum_pos_x, sum_sq_pos_x, sum_slope, sum_sq_slope,
+    n,
+    negative,
+    positive,
+    zero,
+    saturated,
+    subnormal,
+    nonfinite_x,
+    nonfinite_y,  // exact counts
+    x_min,
+    x_max,
+    y_min,
+    y_max,
+    mean_x,
+    mean_y,
+    m2_x,
+    m2_y,
+    c_xy,  // n, mean, sum of squared deviations, co-deviation
+    sum_abs_y,
+    sum_pos_x,
+    sum_sq_pos_x,
+    sum_slope,
+    sum_sq_slope,
     size
   };
   static constexpr int counts_size = mean_x;  // the cells that level="counts" fills
-  static constexpr Field fields[size] = {
-      {"n", Merge::sum},           {"negative", Merge::sum},     {"positive", Merge::sum},
-      {"zero", Merge::sum},        {"saturated", Merge::sum},    {"subnormal", Merge::sum},
-      {"nonfinite_x", Merge::sum}, {"nonfinite_y", Merge::sum},  {"x_min", Merge::minimum},
-      {"x_max", Merge::maximum},   {"y_min", Merge::minimum},    {"y_max", Merge::maximum},
-      {"mean_x", Merge::mean},     {"mean_y", Merge::mean},      {"m2_x", Merge::squared_deviation},
-      {"m2_y", Merge::squared_deviation}, {"c_xy", Merge::co_deviation}, {"sum_abs_y", Merge::sum},
-      {"sum_pos_x", Merge::sum},   {"sum_sq_pos_x", Merge::sum}, {"sum_slope", Merge::sum},
-      {"sum_sq_slope", Merge::sum}};
+  static constexpr Field fields[size] = {{"n", Merge::sum},
+                                         {"negative", Merge::sum},
+                                         {"positive", Merge::sum},
+                                         {"zero", Merge::sum},
+                                         {"saturated", Merge::sum},
+                                         {"subnormal", Merge::sum},
+                                         {"nonfinite_x", Merge::sum},
+                                         {"nonfinite_y", Merge::sum},
+                                         {"x_min", Merge::minimum},
+                                         {"x_max", Merge::maximum},
+                                         {"y_min", Merge::minimum},
+                                         {"y_max", Merge::maximum},
+                                         {"mean_x", Merge::mean},
+                                         {"mean_y", Merge::mean},
+                                         {"m2_x", Merge::squared_deviation},
+                                         {"m2_y", Merge::squared_deviation},
+                                         {"c_xy", Merge::co_deviation},
+                                         {"sum_abs_y", Merge::sum},
+                                         {"sum_pos_x", Merge::sum},
+                                         {"sum_sq_pos_x", Merge::sum},
+                                         {"sum_slope", Merge::sum},
+                                         {"sum_sq_slope", Merge::sum}};
 
   // x and y are summed as differences from a value near their mean: a float32 variance of data with mean 1000 and
   // standard deviation 1 is otherwise all cancellation.
@@ -241,20 +273,35 @@ struct Geometry {
   }
 };
 
-// --- backward: what the activation does to the gradient ----------------------------------------------------------------
+// --- backward: what the activation does to the gradient
+// ----------------------------------------------------------------
 
 struct Gradient {
   enum : int {
-    n, zero, underflow, nonfinite_dy, nonfinite_dx,
-    absmax_dy, absmax_dx,
-    sum_sq_dy, sum_sq_dx, sum_slope, sum_sq_slope,
+    n,
+    zero,
+    underflow,
+    nonfinite_dy,
+    nonfinite_dx,
+    absmax_dy,
+    absmax_dx,
+    sum_sq_dy,
+    sum_sq_dx,
+    sum_slope,
+    sum_sq_slope,
     size
   };
-  static constexpr Field fields[size] = {
-      {"n", Merge::sum},          {"zero", Merge::sum},          {"underflow", Merge::sum},
-      {"nonfinite_dy", Merge::sum}, {"nonfinite_dx", Merge::sum}, {"absmax_dy", Merge::maximum},
-      {"absmax_dx", Merge::maximum}, {"sum_sq_dy", Merge::sum},  {"sum_sq_dx", Merge::sum},
-      {"sum_slope", Merge::sum},  {"sum_sq_slope", Merge::sum}};
+  static constexpr Field fields[size] = {{"n", Merge::sum},
+                                         {"zero", Merge::sum},
+                                         {"underflow", Merge::sum},
+                                         {"nonfinite_dy", Merge::sum},
+                                         {"nonfinite_dx", Merge::sum},
+                                         {"absmax_dy", Merge::maximum},
+                                         {"absmax_dx", Merge::maximum},
+                                         {"sum_sq_dy", Merge::sum},
+                                         {"sum_sq_dx", Merge::sum},
+                                         {"sum_slope", Merge::sum},
+                                         {"sum_sq_slope", Merge::sum}};
 
   template <class V>
   struct Shift {};

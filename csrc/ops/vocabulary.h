@@ -152,13 +152,17 @@ GEOACT_HD V in_steps(V x, V x2, V step) {
   else return fma(in_steps<C, I + Terms, Terms, N, D>(x, x2, step), step, low);
 }
 
+// How many terms a step of a polynomial has: as few as its length allows, and fewer without fma, where the sum of a
+// step is itself rounded several times.
+template <class V, class C>
+constexpr int terms_of_step = C::degree < 7 ? 1 : fuses ? (C::degree < 16 ? 2 : 4) : sizeof(scalar_of<V>) == 4 ? 1 : 2;
+
 // c0 + c1 x N / D + ...
-template <class C, int N = 1, int D = 1, class V>
+template <class C, int N = 1, int D = 1, int Terms = 0, class V>
 GEOACT_HD V polynomial(V x) {
+  constexpr int used = Terms ? Terms : terms_of_step<V, C>;
   const V x2 = x * x;
-  if constexpr (C::degree < 7 || !fuses) return in_steps<C, 0, 1, N, D>(x, x2, x);
-  else if constexpr (C::degree < 16) return in_steps<C, 0, 2, N, D>(x, x2, x2);
-  else return in_steps<C, 0, 4, N, D>(x, x2, x2 * x2);
+  return in_steps<C, 0, used, N, D>(x, x2, used == 1 ? x : used == 2 ? x2 : x2 * x2);
 }
 
 // --- head and tail -----------------------------------------------------------------------------------------
@@ -367,8 +371,9 @@ GEOACT_HD NormalTailParts<V> normal_tail(V a) {
   const V n = exponent<-1, 2>(s.head), r = remainder<-1, 2>(s.head, s.tail, n), ratio = expm1_ratio<-1, 2>(r);
   // The denominator is found as 2 a numerator + rest: that correlates the rounding errors of the two, which
   // the quotient then cancels in part.
-  const V above = polynomial<NormalTailAbove<T>>(bounded);
-  const V below = fma(bounded + bounded, above, polynomial<NormalTailRest<T>>(bounded));
+  constexpr int terms = fuses ? 1 : 2;
+  const V above = polynomial<NormalTailAbove<T>, 1, 1, terms>(bounded);
+  const V below = fma(bounded + bounded, above, polynomial<NormalTailRest<T>, 1, 1, terms>(bounded));
   return {fma(ratio, r, lit<V>(1)), fma(bounded * ratio, r, bounded), above / below, n};
 }
 

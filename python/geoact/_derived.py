@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,7 +35,7 @@ def _group(name: str, formula: str, of: Callable[[Cells], Array], doc: str = "")
     return Derived(name, formula, lambda c, dtype: of(c), doc)
 
 
-def _layer(name: str, formula: str, of: Callable[[Cells], Array], doc: str = "") -> Derived:
+def _layer(name: str, formula: str, of: Callable[[Cells], Any], doc: str = "") -> Derived:
     return Derived(name, formula, lambda c, dtype: float(of(c)), doc)
 
 
@@ -61,7 +62,7 @@ def _linear_share(c: Cells) -> Array:
 
 def _cosine(c: Cells) -> Array:
     product = c["c_xy"] / c["n"] + c["mean_x"] * c["mean_y"]
-    return np.clip(product / (np.sqrt(_square_x(c)) * np.sqrt(_square_y(c))), -1.0, 1.0)
+    return np.asarray(np.clip(product / (np.sqrt(_square_x(c)) * np.sqrt(_square_y(c))), -1.0, 1.0))
 
 
 def _firing(c: Cells) -> Array:
@@ -84,7 +85,7 @@ def ulp(magnitude: Array, dtype: str) -> Array:
     """
     precision, smallest = _FORMATS[dtype]
     _, exponent = np.frexp(magnitude)  # magnitude = m 2^exponent with 1/2 <= m < 1
-    return np.ldexp(1.0, np.maximum(exponent - 1, smallest) - (precision - 1))
+    return np.asarray(np.ldexp(1.0, np.maximum(exponent - 1, smallest) - (precision - 1)))
 
 
 def effective_bits(c: Cells, dtype: str) -> Array:
@@ -172,7 +173,11 @@ MOMENTS: tuple[Derived, ...] = (
 
 LAYER_COUNTS: tuple[Derived, ...] = (
     _layer("dead_fraction", "channels with x > 0 never / channels", lambda c: np.mean(c["positive"] == 0)),
-    _layer("always_on_fraction", "channels with x > 0 always / channels", lambda c: np.mean(c["positive"] == c["n"])),
+    _layer(
+        "always_on_fraction",
+        "channels with x > 0 always / channels",
+        lambda c: np.mean(c["positive"] == c["n"]),
+    ),
     _layer(
         "hamming_distance",
         "2 n / (n - 1) sum_c p_c (1 - p_c)",
@@ -233,5 +238,9 @@ GRADIENT: tuple[Derived, ...] = (
 )
 
 LAYER_GRADIENT: tuple[Derived, ...] = (
-    _layer("layer_realised_gain", "sum_c |dx_c|^2 / sum_c |dy_c|^2", lambda c: np.sum(c["sum_sq_dx"]) / np.sum(c["sum_sq_dy"])),
+    _layer(
+        "layer_realised_gain",
+        "sum_c |dx_c|^2 / sum_c |dy_c|^2",
+        lambda c: np.sum(c["sum_sq_dx"]) / np.sum(c["sum_sq_dy"]),
+    ),
 )

@@ -21,7 +21,7 @@ def _quiet(x: Array) -> Array:
 
 def sigmoid(x: Array) -> Array:
     e = np.exp(-np.abs(_quiet(x)))
-    return np.where(x < 0, e, np.where(np.isnan(x), np.nan, 1.0)) / (1 + e)
+    return np.asarray(np.where(x < 0, e, np.where(np.isnan(x), np.nan, 1.0)) / (1 + e))
 
 
 def sigmoid_slope(x: Array) -> Array:
@@ -88,12 +88,12 @@ def swish(x: Array, beta: Parameter) -> Array:
     # x exp(beta x) before the division: the product is a normal number where exp(beta x) alone no longer is.
     u = x * beta
     e = np.exp(-np.abs(u) / 2)
-    return np.where(u < 0, (x * e) * e, x) / (1 + e * e)
+    return np.asarray(np.where(u < 0, (x * e) * e, x) / (1 + e * e))
 
 
 def swish_slope(x: Array, beta: Parameter) -> Array:
     u = np.clip(x * beta, -1e3, 1e3)  # bounded: the product below is 0 there, not infinity times 0
-    return sigmoid(u) + u * sigmoid_slope(u)
+    return np.asarray(sigmoid(u) + u * sigmoid_slope(u))
 
 
 def swish_param_slope(x: Array, beta: Parameter) -> Array:
@@ -162,11 +162,13 @@ def mish(x: Array) -> Array:
     e = np.exp(-np.abs(x))
     low = e * (e + 2) / (e * (e + 2) + 2)
     high = (1 + 2 * e) / (1 + 2 * e + 2 * e * e)
-    return x * np.where(x < 0, low, high)
+    return np.asarray(x * np.where(x < 0, low, high))
 
 
 def mish_slope(x: Array) -> Array:
     e = np.exp(-np.abs(x))
     t = np.where(x < 0, e * (e + 2) / (e * (e + 2) + 2), (1 + 2 * e) / (1 + 2 * e + 2 * e * e))
-    sech = np.where(x < 0, 2 * (1 + e), 2 * e * (1 + e)) / np.where(x < 0, e * (e + 2) + 2, 1 + 2 * e + 2 * e * e)
-    return t + np.clip(x, -1e3, 1e3) * sech * sech * sigmoid(x)
+    sech = np.where(x < 0, 2 * (1 + e), 2 * e * (1 + e)) / np.where(
+        x < 0, e * (e + 2) + 2, 1 + 2 * e + 2 * e * e
+    )
+    return np.asarray(t + np.clip(x, -1e3, 1e3) * sech * sech * sigmoid(x))

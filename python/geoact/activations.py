@@ -150,7 +150,9 @@ class Activation:
         else:
             values = self._defaults
         if row.name == "elu" and isinstance(values[0], (int, float, _np.floating)) and values[0] < 0:
-            raise ValueError(f"alpha must not be negative in backward, got {values[0]}: the slope is read from y")
+            raise ValueError(
+                f"alpha must not be negative in backward, got {values[0]}: the slope is read from y"
+            )
         saved = y if row.saves == "y" else x
         if saved is None:
             other = " (x was given)" if row.saves == "y" and x is not None else ""
@@ -165,11 +167,15 @@ class Activation:
         row = self
         if self.variants:
             if len(values) > 1 or (values and "approximate" in named) or set(named) - {"approximate"}:
-                given = ", ".join([*map(repr, values), *(f"{name}={value!r}" for name, value in named.items())])
+                given = ", ".join(
+                    [*map(repr, values), *(f"{name}={value!r}" for name, value in named.items())]
+                )
                 raise TypeError(f"{self.name} takes approximate= besides x, out and stats, got {given}")
             choice = named.get("approximate", values[0] if values else "none")
             if not isinstance(choice, str) or choice not in self.variants:
-                raise ValueError(f"approximate is {choice!r} (accepted: {', '.join(map(repr, self.variants))})")
+                raise ValueError(
+                    f"approximate is {choice!r} (accepted: {', '.join(map(repr, self.variants))})"
+                )
             return _ROWS[self.variants[choice]], (), 1
         channel_axis = 1
         if "channel_axis" in named and self.trainable:
@@ -247,8 +253,8 @@ def get(name: str) -> Activation:
     return _ROWS[name]
 
 
-_EXACT = {"float32": 0.5, "float64": 0.5}
-_FOUR = {"float32": 4, "float64": 4}
+_EXACT: dict[str, float] = {"float32": 0.5, "float64": 0.5}
+_FOUR: dict[str, float] = {"float32": 4, "float64": 4}
 
 sigmoid = Activation("sigmoid", "1 / (1 + exp(-x))", _ref.sigmoid, _ref.sigmoid_slope)
 centered_sigmoid = Activation(
@@ -283,7 +289,11 @@ elu = Activation(
     "x if x > 0 else alpha (exp(x) - 1)",
     _ref.elu,
     _ref.elu_slope,
-    (Parameter("alpha", 1.0, "size of the negative plateau; backward reads the slope from y and needs alpha >= 0"),),
+    (
+        Parameter(
+            "alpha", 1.0, "size of the negative plateau; backward reads the slope from y and needs alpha >= 0"
+        ),
+    ),
     source="Clevert, Unterthiner, Hochreiter (2016), Fast and accurate deep network learning by ELUs.",
 )
 silu = Activation(
@@ -346,7 +356,13 @@ prelu = Activation(
     "x if x > 0 else weight x",
     _ref.leaky_relu,
     _ref.leaky_relu_slope,
-    (Parameter("weight", None, "number, or array of one value or one per channel (axis channel_axis, 1 as in torch)"),),
+    (
+        Parameter(
+            "weight",
+            None,
+            "number, or array of one value or one per channel (axis channel_axis, 1 as in torch)",
+        ),
+    ),
     param_slope=_ref.prelu_param_slope,
     ulp=_EXACT,
     kinks=(0.0,),

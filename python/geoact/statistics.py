@@ -23,7 +23,9 @@ _Self = TypeVar("_Self", bound="_Statistics")
 
 def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be a str, got {type(value).__name__} (accepted: {', '.join(map(repr, accepted))})")
+        raise TypeError(
+            f"{name} must be a str, got {type(value).__name__} (accepted: {', '.join(map(repr, accepted))})"
+        )
     if value not in accepted:
         raise ValueError(f"{name} is {value!r} (accepted: {', '.join(map(repr, accepted))})")
     return value
@@ -107,7 +109,9 @@ class _Statistics:
         for row in layer:
             if row.name == name:
                 if self._per != "channel":
-                    raise ValueError(f"{name} compares channels: use per='channel' (this one has per={self._per!r})")
+                    raise ValueError(
+                        f"{name} compares channels: use per='channel' (this one has per={self._per!r})"
+                    )
                 if self.groups == 0:
                     return float("nan")
                 return self._compute(row)

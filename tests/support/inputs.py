@@ -6,10 +6,31 @@ from functools import lru_cache
 
 import geoact
 import numpy as np
+
 from support.cases import DTYPES, FORMATS
 
 # Where some activation changes its branch, its approximation, or underflows.
-_EDGES = (0.0, 0.25, 0.5, 1.0, 1.5, 3.0, 5.5, 6.0, 8.0, 9.0, 12.0, 12.5, 14.5, 15.0, 16.0, 20.0, 24.0, 26.0, 30.0)
+_EDGES = (
+    0.0,
+    0.25,
+    0.5,
+    1.0,
+    1.5,
+    3.0,
+    5.5,
+    6.0,
+    8.0,
+    9.0,
+    12.0,
+    12.5,
+    14.5,
+    15.0,
+    16.0,
+    20.0,
+    24.0,
+    26.0,
+    30.0,
+)
 _EDGES += (38.5, 40.0, 45.0, 60.0, 87.3, 88.7, 103.9, 160.0, 708.4, 745.1, 1200.0, np.log(2) / 2, np.log(2))
 _EDGES += (1e-8, 1e-16, 1e-30, 2.0**-126, 2.0**-24, 2.0**-12)
 
@@ -29,9 +50,13 @@ def adversarial(name, reach):
     dtype = DTYPES[name]
     limits = np.finfo(dtype)
     kinks = [kink for row in geoact.activations().values() for kink in row.kinks]
-    centres = np.array([*_EDGES, *kinks, float(limits.max), float(limits.tiny), float(limits.smallest_subnormal)])
+    centres = np.array(
+        [*_EDGES, *kinks, float(limits.max), float(limits.tiny), float(limits.smallest_subnormal)]
+    )
     halves = (np.arange(0, 160) + 0.5) * np.log(2)
-    return np.concatenate([neighbours(centres, dtype, reach), neighbours(np.r_[halves, halves / 2], dtype, 2)])
+    return np.concatenate(
+        [neighbours(centres, dtype, reach), neighbours(np.r_[halves, halves / 2], dtype, 2)]
+    )
 
 
 @lru_cache
@@ -42,7 +67,9 @@ def float32_sample():
     uniform = [random.uniform(-w, w, 25_000) for w in (0.7, 3.0, 12.0, 45.0, 110.0)]
     subnormal = random.integers(1, 1 << 23, 1000).astype(np.uint32).view(np.float32)
     return np.concatenate(
-        [adversarial("float32", 64), magnitudes, -magnitudes, *uniform, subnormal, -subnormal], dtype=np.float32, casting="same_kind"
+        [adversarial("float32", 64), magnitudes, -magnitudes, *uniform, subnormal, -subnormal],
+        dtype=np.float32,
+        casting="same_kind",
     )
 
 

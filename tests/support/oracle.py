@@ -8,6 +8,7 @@ from the cells.
 from __future__ import annotations
 
 import numpy as np
+
 from support.cases import FORMATS
 
 
@@ -147,7 +148,9 @@ GROUP = {
     "positive_fraction": lambda x, y, f, dtype: np.mean(x > 0),
     "zero_fraction": lambda x, y, f, dtype: np.mean(y == 0),
     "saturation_fraction": lambda x, y, f, dtype: np.mean(np.abs(f) < 0.05),
-    "subnormal_fraction": lambda x, y, f, dtype: np.mean((np.abs(y) < 2.0 ** FORMATS[dtype.name][1]) & (y != 0)),
+    "subnormal_fraction": lambda x, y, f, dtype: np.mean(
+        (np.abs(y) < 2.0 ** FORMATS[dtype.name][1]) & (y != 0)
+    ),
     "nonfinite_x": lambda x, y, f, dtype: np.sum(~np.isfinite(x)),
     "nonfinite_y": lambda x, y, f, dtype: np.sum(~np.isfinite(y)),
     "x_min": lambda x, y, f, dtype: x.min(),
@@ -188,7 +191,9 @@ GROUP = {
 GRADIENT = {
     "n": lambda dy, dx, f, dtype: dy.size,
     "zero_fraction": lambda dy, dx, f, dtype: np.mean(dx == 0),
-    "underflow_fraction": lambda dy, dx, f, dtype: gradient_cells(dy[None], dx[None], f[None], dtype)["underflow"][0][0] / dy.size,
+    "underflow_fraction": lambda dy, dx, f, dtype: (
+        gradient_cells(dy[None], dx[None], f[None], dtype)["underflow"][0][0] / dy.size
+    ),
     "nonfinite_dy": lambda dy, dx, f, dtype: np.sum(~np.isfinite(dy)),
     "nonfinite_dx": lambda dy, dx, f, dtype: np.sum(~np.isfinite(dx)),
     "absmax_dy": lambda dy, dx, f, dtype: np.abs(dy).max(),

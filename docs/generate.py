@@ -1,0 +1,202 @@
+"""Writes the tables of the documentation that follow from the code or from stored measurements.
+
+    python docs/generate.py [--check]
+
+A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` in README.md or in docs/*.md; what is between
+the two is replaced. ``--check`` changes nothing and ends with 1 where a table is not what the code says. The tables
+``accuracy`` and ``bars`` show the files that benchmarks/ulp.py and benchmarks/bars.py stored in benchmarks/results/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import geoact
+from geoact import _core, _derived
+from geoact._derived import Derived
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+BLOCK = re.compile(r"(<!-- generated: ([a-z_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    head = list(head)
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+def code(text: str) -> str:
+    """A formula or a name, set as code."""
+    return f"`{text}`" if text else ""
+
+
+# --- from the registry -------------------------------------------------------------------------------------------------
+
+
+def _promise(row: geoact.Activation) -> str:
+    if row.ulp["float32"] <= 0.5:
+        return "correctly rounded"
+    return f"{row.ulp['float32']:g} / {row.ulp['float64']:g}"
+
+
+def activations() -> str:
+    """All rows of the registry."""
+    rows = []
+    for name, row in geoact.activations().items():
+        given = ", ".join(p.name if p.default is None else f"{p.name}={p.default:g}" for p in row.parameters)
+        given += "approximate='none'" if row.variants else ""
+        trained = " (trained)" if row.trainable else ""
+        rows.append(
+            [code(name), code(row.formula), code(given) + trained, code(row.saves), _promise(row), row.source]
+        )
+    return table(["name", "y =", "parameters", "backward reads", "max ULP float32 / float64", "source or note"], rows)
+
+
+def activations_short() -> str:
+    """The registry in three columns, for the README."""
+    rows = []
+    for name, row in geoact.activations().items():
+        given = ", ".join(p.name if p.default is None else f"{p.name}={p.default:g}" for p in row.parameters)
+        rows.append([code(name), code(row.formula), code(given)])
+    return table(["name", "y =", "parameters"], rows)
+
+
+# --- from the derived values -------------------------------------------------------------------------------------------
+
+
+def _derived_rows(rows: Iterable[Derived]) -> str:
+    return table(["name", "formula", "meaning"], [[code(r.name), code(r.formula), r.doc] for r in rows])
+
+
+def _cells(direction: str) -> str:
+    words = {
+        "sum": "a + b",
+        "minimum": "min(a, b)",
+        "maximum": "max(a, b)",
+        "mean": "Chan: mean_a + (mean_b - mean_a) n_b / n",
+        "squared_deviation": "Chan: M2_a + M2_b + d^2 n_a n_b / n",
+        "co_deviation": "Chan: C_a + C_b + d_x d_y n_a n_b / n",
+    }
+    return table(["cell", "merge of a and b"], [[code(n), code(words[m])] for n, m in _core.fields(direction)])
+
+
+# --- from stored measurements ------------------------------------------------------------------------------------------
+
+
+def _stored(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _machine(environment: dict[str, Any]) -> str:
+    load = environment["load_average"][0]
+    changed = " plus uncommitted changes" if environment.get("sources_changed") else ""
+    return (
+        f"{environment['cpu']} ({environment['cpu_model']}), {environment['processors']} processors, "
+        f"{environment['compiler']}, commit `{str(environment['commit'])[:10]}`{changed}, {environment['date'][:10]}, "
+        f"load average {load:.1f} at the start."
+    )
+
+
+def accuracy() -> str:
+    """Measured errors of benchmarks/ulp.py."""
+    stored = _stored(RESULTS / "accuracy.json")
+    if stored is None:
+        return "Not measured yet: run `python benchmarks/ulp.py`.\n"
+    isas = list(dict.fromkeys(row["isa"] for row in stored["rows"]))
+    rows: dict[str, list[str]] = {}
+    for row in stored["rows"]:
+        given = ", ".join(f"{v:g}" for v in row["parameters"])
+        label = code(row["activation"]) + (f" ({given})" if given else "")
+        promise = "0.5" if row["promise"]["float32"] <= 0.5 else f"{row['promise']['float32']} / {row['promise']['float64']}"
+        line = rows.setdefault(label, [promise])
+        wrong = sum(row["wrong"].values())
+        line.append(f"{row['float32']:.3f} / {row['float64']:.3f}" + (f" ({wrong} narrow results differ)" if wrong else ""))
+    head = ["activation", "promise, float32 / float64", *(f"{isa}: float32 / float64" for isa in isas)]
+    narrow = sum(sum(row["wrong"].values()) for row in stored["rows"])
+    text = table(head, [[label, *line] for label, line in rows.items()])
+    text += f"\nfloat16 and bfloat16: {narrow} of the results over all 65536 patterns x rows x instruction sets differ from the "
+    text += "correctly rounded float32 result.\n"
+    text += f"\nMeasured with {stored['patterns']} float32 patterns and {stored['points']} float64 arguments on "
+    return text + _machine(stored["environment"]) + "\n"
+
+
+def bars() -> str:
+    """The declared bars of benchmarks/bars.py, for every machine that was measured."""
+    parts = []
+    for path in sorted(RESULTS.glob("*.json")):
+        stored = _stored(path)
+        if not stored or "bars" not in stored or stored.get("quick"):
+            continue
+        rows = []
+        for r in stored["bars"]:
+            if not r["limit"]:
+                continue
+            digits = 2 if (r["median"] or 0) < 100 else 0
+            value = "not measured: " + r["reason"] if r["median"] is None else (
+                f"{r['median']:.{digits}f}{r['unit']} ({r['q1']:.{digits}f} .. {r['q3']:.{digits}f})"
+            )
+            rows.append([r["bar"], r["group"], r["limit"], value, r["met"]])
+        head = ["bar", "data", "limit", "median of ratios (quartiles)", "met"]
+        parts.append(table(head, rows) + f"\nMeasured on {_machine(stored['environment'])}\n")
+    return "\n".join(parts) or "Not measured yet: run `make bench`.\n"
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    "activations": activations,
+    "activations-short": activations_short,
+    "cells-forward": lambda: _cells("forward"),
+    "cells-backward": lambda: _cells("backward"),
+    "derived-counts": lambda: _derived_rows(_derived.COUNTS),
+    "derived-moments": lambda: _derived_rows(_derived.MOMENTS),
+    "derived-layer": lambda: _derived_rows(_derived.LAYER_COUNTS + _derived.LAYER_MOMENTS),
+    "derived-gradient": lambda: _derived_rows(_derived.GRADIENT + _derived.LAYER_GRADIENT),
+    "accuracy": accuracy,
+    "bars": bars,
+}
+
+
+def regenerated(text: str, path: Path) -> str:
+    """The text of a file with every generated block renewed."""
+
+    def renew(match: re.Match[str]) -> str:
+        name = match[2]
+        if name not in BLOCKS:
+            raise ValueError(f"{path.name}: no table is called {name!r} (there are: {', '.join(BLOCKS)})")
+        return match[1] + BLOCKS[name]() + match[3]
+
+    return BLOCK.sub(renew, text)
+
+
+def main() -> int:
+    """Renew the tables, or say which are stale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; end with 1 if a table is stale")
+    check = parser.parse_args().check
+    stale = 0
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        if not path.exists():
+            continue
+        old = path.read_text(encoding="utf-8")
+        new = regenerated(old, path)
+        if new == old:
+            continue
+        stale += 1
+        print(f"{path.relative_to(ROOT)}: {'stale; run python docs/generate.py' if check else 'tables renewed'}")
+        if not check:
+            part = path.with_suffix(".part")
+            part.write_text(new, encoding="utf-8")
+            os.replace(part, path)
+    return int(check and stale > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

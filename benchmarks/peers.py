@@ -191,9 +191,9 @@ PEERS: dict[str, Callable[[str, np.ndarray, np.ndarray], Run]] = {
 def compare(record: Any, cells: dict[str, np.ndarray], what: str) -> None:
     """A peer must have measured the same thing: counts and extremes alike, sums as far as its float32 sums go.
 
-    numexpr adds float32 values one after another: over 32 Mi of them its second moments are 8 % off.
+    numexpr adds float32 values one after another: over 32 Mi of them its variance is 8 % and its E f' 29 % too small.
     """
-    sums = 0.2 if what.startswith("numexpr") else 0.02
+    sums = 0.5 if what.startswith("numexpr") else 0.02
     for field, value in zip(FIELDS, record, strict=True):
         ours, theirs = float(cells[field][0]), float(value)
         n = float(cells["n"][0])
@@ -212,7 +212,7 @@ def stream_add() -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
         library = f"{folder}/stream.so"
         source = Path(__file__).with_name("stream.cpp")
         command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(source), "-o", library]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise Unavailable(f"stream.cpp: {done.stderr.splitlines()[0]}")
         function = ctypes.CDLL(library).add

@@ -18,8 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
 import environment
 import geoact
@@ -103,9 +103,14 @@ def main() -> int:
                 print(f"{case} {isa}: promise not kept: {row}", file=sys.stderr)
     geoact.set_isa(_core.supported_isas()[0])
     document = {"schema": 1, "environment": environment.describe(), "rows": rows}
-    document |= {"stride": options.stride, "patterns": len(x32), "points": len(x64), "narrow": [str(DTYPES[str(n)]) for n in NARROW]}
+    document |= {
+        "stride": options.stride,
+        "patterns": len(x32),
+        "points": len(x64),
+        "narrow": [str(DTYPES[str(n)]) for n in NARROW],
+    }
     write_json(RESULTS / "accuracy.json", document)
-    subprocess.run([sys.executable, str(HERE.parent / "docs" / "generate.py")], check=True)  # noqa: S603
+    subprocess.run([sys.executable, str(environment.ROOT / "docs" / "generate.py")], check=True)
     return 0 if all(row["kept"] for row in rows) else 1
 
 

@@ -28,18 +28,18 @@ BLOCK = re.compile(r"(<!-- generated: ([a-z_-]+) -->\n).*?(<!-- end -->)", re.DO
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-    """A Markdown table."""
+    """Make a Markdown table."""
     head = list(head)
     lines = [head, ["---"] * len(head), *rows]
     return "".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def code(text: str) -> str:
-    """A formula or a name, set as code."""
+    """Set a formula or a name as code."""
     return f"`{text}`" if text else ""
 
 
-# --- from the registry -------------------------------------------------------------------------------------------------
+# --- from the registry --------------------------------------------------------------------------------------
 
 
 def _promise(row: geoact.Activation) -> str:
@@ -49,20 +49,18 @@ def _promise(row: geoact.Activation) -> str:
 
 
 def activations() -> str:
-    """All rows of the registry."""
+    """Show all rows of the registry."""
     rows = []
     for name, row in geoact.activations().items():
         given = ", ".join(p.name if p.default is None else f"{p.name}={p.default:g}" for p in row.parameters)
         given += "approximate='none'" if row.variants else ""
         trained = " (trained)" if row.trainable else ""
-        rows.append(
-            [code(name), code(row.formula), code(given) + trained, code(row.saves), _promise(row), row.source]
-        )
+        rows.append([code(name), code(row.formula), code(given) + trained, code(row.saves), _promise(row), row.source])
     return table(["name", "y =", "parameters", "backward reads", "max ULP float32 / float64", "source or note"], rows)
 
 
 def activations_short() -> str:
-    """The registry in three columns, for the README."""
+    """Show the registry in three columns, for the README."""
     rows = []
     for name, row in geoact.activations().items():
         given = ", ".join(p.name if p.default is None else f"{p.name}={p.default:g}" for p in row.parameters)
@@ -70,7 +68,7 @@ def activations_short() -> str:
     return table(["name", "y =", "parameters"], rows)
 
 
-# --- from the derived values -------------------------------------------------------------------------------------------
+# --- from the derived values --------------------------------------------------------------------------------
 
 
 def _derived_rows(rows: Iterable[Derived]) -> str:
@@ -89,7 +87,7 @@ def _cells(direction: str) -> str:
     return table(["cell", "merge of a and b"], [[code(n), code(words[m])] for n, m in _core.fields(direction)])
 
 
-# --- from stored measurements ------------------------------------------------------------------------------------------
+# --- from stored measurements -------------------------------------------------------------------------------
 
 
 def _stored(path: Path) -> dict[str, Any] | None:
@@ -107,7 +105,7 @@ def _machine(environment: dict[str, Any]) -> str:
 
 
 def accuracy() -> str:
-    """Measured errors of benchmarks/ulp.py."""
+    """Show the errors that benchmarks/ulp.py measured."""
     stored = _stored(RESULTS / "accuracy.json")
     if stored is None:
         return "Not measured yet: run `python benchmarks/ulp.py`.\n"
@@ -116,21 +114,27 @@ def accuracy() -> str:
     for row in stored["rows"]:
         given = ", ".join(f"{v:g}" for v in row["parameters"])
         label = code(row["activation"]) + (f" ({given})" if given else "")
-        promise = "0.5" if row["promise"]["float32"] <= 0.5 else f"{row['promise']['float32']} / {row['promise']['float64']}"
+        promise = (
+            "0.5" if row["promise"]["float32"] <= 0.5 else f"{row['promise']['float32']} / {row['promise']['float64']}"
+        )
         line = rows.setdefault(label, [promise])
         wrong = sum(row["wrong"].values())
-        line.append(f"{row['float32']:.3f} / {row['float64']:.3f}" + (f" ({wrong} narrow results differ)" if wrong else ""))
+        line.append(
+            f"{row['float32']:.3f} / {row['float64']:.3f}" + (f" ({wrong} narrow results differ)" if wrong else "")
+        )
     head = ["activation", "promise, float32 / float64", *(f"{isa}: float32 / float64" for isa in isas)]
     narrow = sum(sum(row["wrong"].values()) for row in stored["rows"])
     text = table(head, [[label, *line] for label, line in rows.items()])
-    text += f"\nfloat16 and bfloat16: {narrow} of the results over all 65536 patterns x rows x instruction sets differ from the "
+    text += (
+        f"\nfloat16 and bfloat16, all 65536 patterns, all rows and instruction sets: {narrow} results differ from the "
+    )
     text += "correctly rounded float32 result.\n"
     text += f"\nMeasured with {stored['patterns']} float32 patterns and {stored['points']} float64 arguments on "
     return text + _machine(stored["environment"]) + "\n"
 
 
 def bars() -> str:
-    """The declared bars of benchmarks/bars.py, for every machine that was measured."""
+    """Show the bars of benchmarks/bars.py, for every machine that was measured."""
     parts = []
     for path in sorted(RESULTS.glob("*.json")):
         stored = _stored(path)
@@ -141,8 +145,10 @@ def bars() -> str:
             if not r["limit"]:
                 continue
             digits = 2 if (r["median"] or 0) < 100 else 0
-            value = "not measured: " + r["reason"] if r["median"] is None else (
-                f"{r['median']:.{digits}f}{r['unit']} ({r['q1']:.{digits}f} .. {r['q3']:.{digits}f})"
+            value = (
+                "not measured: " + r["reason"]
+                if r["median"] is None
+                else (f"{r['median']:.{digits}f}{r['unit']} ({r['q1']:.{digits}f} .. {r['q3']:.{digits}f})")
             )
             rows.append([r["bar"], r["group"], r["limit"], value, r["met"]])
         head = ["bar", "data", "limit", "median of ratios (quartiles)", "met"]
@@ -165,7 +171,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
 
 
 def regenerated(text: str, path: Path) -> str:
-    """The text of a file with every generated block renewed."""
+    """Renew every generated block in the text of a file."""
 
     def renew(match: re.Match[str]) -> str:
         name = match[2]

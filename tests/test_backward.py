@@ -31,9 +31,7 @@ def test_float32_dx_is_dy_times_the_slope(case, isa):
 @each_case
 def test_float64_dx_is_dy_times_the_slope(case, isa):
     random = np.random.default_rng(5)
-    x = np.concatenate(
-        [random.uniform(-w, w, 2000) for w in (1, 6, 40, 800)] + [inputs.adversarial("float64", 4)]
-    )
+    x = np.concatenate([random.uniform(-w, w, 2000) for w in (1, 6, 40, 800)] + [inputs.adversarial("float64", 4)])
     x = x[np.abs(x) < 1e100]
     error = gradient_error(case, x, random.standard_normal(x.size))
     worst = np.argmax(error)
@@ -62,7 +60,7 @@ def test_gradient_is_that_of_central_differences(case, isa):
     np.testing.assert_allclose(dx, numeric, rtol=1e-8, atol=1e-8)
 
 
-# --- in place --------------------------------------------------------------------------------------------------------
+# --- in place -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", ["dy", "saved"])
@@ -78,7 +76,7 @@ def test_dx_may_overwrite_dy_or_the_saved_array(case, isa, dtype, target):
     assert_same_bits(out, expected)
 
 
-# --- edges -----------------------------------------------------------------------------------------------------------
+# --- edges ----------------------------------------------------------------------------------------
 
 
 # As in torch, the backward of these only compares x: a NaN there does not show in dx.
@@ -116,7 +114,7 @@ def test_slope_at_a_kink_is_that_of_torch(isa, dtype, name):
     np.testing.assert_array_equal(case.backward(np.ones(3, dtype), x, case(x)), expected)
 
 
-# --- gradients of parameters -----------------------------------------------------------------------------------------
+# --- gradients of parameters ----------------------------------------------------------------------
 
 
 def parameter_reference(case, x, dy, weight, axes):

@@ -48,7 +48,7 @@ def assert_close_records(a, b, relative=2e-6):
         assert np.all(np.abs(a[name] - b[name]) <= relative * size), name
 
 
-# --- sizes -----------------------------------------------------------------------------------------------------------
+# --- sizes ----------------------------------------------------------------------------------------
 
 
 @each_row
@@ -104,7 +104,7 @@ def test_empty(isa, dtype, shape):
     np.testing.assert_array_equal(gradient, np.zeros_like(weight))
 
 
-# --- strides ---------------------------------------------------------------------------------------------------------
+# --- strides --------------------------------------------------------------------------------------
 
 
 def structured(x):
@@ -218,7 +218,7 @@ def test_more_than_32_axes(isa):
         assert_close_records(records(many, per, axis), records(np.array(many, order="C"), per, axis))
 
 
-# --- the layout of the output ----------------------------------------------------------------------------------------
+# --- the layout of the output ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", ["C", "F", "permuted", "reversed", "sliced"])
@@ -268,7 +268,7 @@ def test_out_is_filled_and_returned(case, isa, dtype):
     assert_same_bits(out, y)
 
 
-# --- outputs larger than the cache -----------------------------------------------------------------------------------
+# --- outputs larger than the cache ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("offset", [0, 4, 16, 3])

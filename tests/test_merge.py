@@ -158,7 +158,7 @@ def test_sum_plus_equals_and_self():
     assert sum([parts[0]]).n == 100
 
 
-# --- what does not merge ---------------------------------------------------------------------------------------------
+# --- what does not merge --------------------------------------------------------------------------
 
 
 def record(per="channel", level="moments", saturation=0.05, axis=-1, columns=4, kind=np.float32):
@@ -201,13 +201,11 @@ def test_other_kinds_do_not_merge(other):
     assert pickle.dumps(a) == before
 
 
-# --- copies ----------------------------------------------------------------------------------------------------------
+# --- copies ---------------------------------------------------------------------------------------
 
 
 def records():
-    for per, level, kind in itertools.product(
-        ("tensor", "channel", "row"), ("counts", "moments"), DTYPES.values()
-    ):
+    for per, level, kind in itertools.product(("tensor", "channel", "row"), ("counts", "moments"), DTYPES.values()):
         yield geometry(inputs.normal((6, 5), kind), per, level, axis=-2)
         yield geoact.GeometryStats(per=per, level=level)
     yield gradient(inputs.normal((6, 5), np.float32))
@@ -302,7 +300,7 @@ def test_reset_forgets_all_but_the_settings():
     assert (stats.groups, stats.dtype) == (5, "float64")
 
 
-# --- reading ---------------------------------------------------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------------
 
 
 def test_to_dict_is_json_and_holds_every_derived_value():

@@ -62,10 +62,7 @@ def gelu(s):
         "mean_y": q / sqrt(2 * pi * (1 + q)),
         "square_y": q / 4 + q / (2 * pi) * (asin(q / (1 + q)) + 2 * q / root),
         "mean_slope": 0.5,
-        "mean_sq_slope": 0.25
-        + asin(q / (1 + q)) / (2 * pi)
-        + q / pi / root
-        + q / (2 * pi * (1 + 2 * q) ** 1.5),
+        "mean_sq_slope": 0.25 + asin(q / (1 + q)) / (2 * pi) + q / pi / root + q / (2 * pi * (1 + 2 * q) ** 1.5),
     }
 
 
@@ -195,7 +192,6 @@ def test_resolution_of_relu_and_sigmoids_in_bfloat16():
     """The table that motivates centered_sigmoid: bits kept of unit normal data."""
     ml_dtypes = pytest.importorskip("ml_dtypes")
     bits = {
-        name: measure(name, 1.0, ml_dtypes.bfloat16).effective_bits
-        for name in ("relu", "sigmoid", "centered_sigmoid")
+        name: measure(name, 1.0, ml_dtypes.bfloat16).effective_bits for name in ("relu", "sigmoid", "centered_sigmoid")
     }
     assert bits["centered_sigmoid"] > bits["sigmoid"]

@@ -13,7 +13,7 @@ from support import inputs, oracle
 from support.cases import DTYPES, NARROW, PLAIN, Case, assert_same_bits, each_case, each_row, ulps
 
 SETTINGS = [
-    dict(per=per, level=level)
+    {"per": per, "level": level}
     for per, level in itertools.product(("tensor", "channel", "row"), ("counts", "moments"))
 ]
 # Flat runs of a few tiles; panels with a rest in both directions.
@@ -91,12 +91,8 @@ def test_promise_3_the_same_numbers_on_every_instruction_set(dtype):
             if np.array_equal(y, first):
                 for name in exact:
                     np.testing.assert_array_equal(cells[name], reference[name], err_msg=name)
-            sizes = oracle.cells(
-                *(oracle.grouped(a, per) for a in (x, first, case.measured_slope(x, first))), dtype
-            )
-            moments = {
-                name: (reference[name], sizes[name][1]) for name in sizes if name not in (*exact, "saturated")
-            }
+            sizes = oracle.cells(*(oracle.grouped(a, per) for a in (x, first, case.measured_slope(x, first))), dtype)
+            moments = {name: (reference[name], sizes[name][1]) for name in sizes if name not in (*exact, "saturated")}
             oracle.assert_cells(cells, moments, 2e-6, context=f"{case} per {per}")
 
 
@@ -173,11 +169,11 @@ def test_promise_9_a_failed_call_writes_nothing_and_leaves_the_accumulator():
     stats, out = geoact.GeometryStats(per="channel"), np.full((8, 5), 7, np.float32)
     case(x, stats=stats)
     before = stats.cells()
-    with pytest.raises(ValueError, match="^out has shape"):
+    with pytest.raises(ValueError, match=r"^out has shape"):
         case(x, out=out[:, :4], stats=stats)
-    with pytest.raises(ValueError, match="^stats holds 5 channels"):
+    with pytest.raises(ValueError, match=r"^stats holds 5 channels"):
         case(x[:, :4].copy(), out=out[:, :4], stats=stats)
-    with pytest.raises(TypeError, match="^x has dtype int"):
+    with pytest.raises(TypeError, match=r"^x has dtype int"):
         case(x.astype(int), out=out, stats=stats)
     assert (out == 7).all()
     assert stats.groups == 5

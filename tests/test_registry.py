@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 ROWS = geoact.activations()
 
 
-# --- activations -----------------------------------------------------------------------------------------------------
+# --- activations ----------------------------------------------------------------------------------
 
 
 def test_compiled_activations_are_the_rows():
@@ -31,8 +31,9 @@ def test_compiled_activations_are_the_rows():
 
 
 def test_activations_of_the_design_are_there():
-    named = "sigmoid centered_sigmoid tanh relu leaky_relu relu_squared elu silu gelu softplus hardsigmoid hardswish mish"
-    assert {*named.split(), "gelu_tanh", "prelu", "swish"} <= set(ROWS)
+    smooth = {"sigmoid", "centered_sigmoid", "tanh", "elu", "silu", "gelu", "gelu_tanh", "softplus", "mish"}
+    pieces = {"relu", "leaky_relu", "relu_squared", "hardsigmoid", "hardswish"}
+    assert smooth | pieces | {"prelu", "swish"} <= set(ROWS)
 
 
 @each_row
@@ -84,9 +85,7 @@ def test_reference_slopes_are_the_derivatives_of_the_reference_values():
         np.testing.assert_allclose(row.slope(x, *values), numeric, rtol=1e-7, atol=1e-8, err_msg=row.name)
         if row.trainable:
             numeric = (row.value(x, values[0] + 1e-6) - row.value(x, values[0] - 1e-6)) / 2e-6
-            np.testing.assert_allclose(
-                row.param_slope(x, *values), numeric, rtol=1e-7, atol=1e-8, err_msg=row.name
-            )
+            np.testing.assert_allclose(row.param_slope(x, *values), numeric, rtol=1e-7, atol=1e-8, err_msg=row.name)
 
 
 def test_gelu_approximate_chooses_the_row():
@@ -97,9 +96,7 @@ def test_gelu_approximate_chooses_the_row():
     for y in (geoact.gelu(x, approximate="none"), geoact.gelu(x, "none")):
         np.testing.assert_array_equal(y, geoact.gelu(x))
     assert not np.array_equal(geoact.gelu(x), tanh)
-    np.testing.assert_array_equal(
-        geoact.gelu.backward(x, approximate="tanh", x=x), geoact.gelu_tanh.backward(x, x=x)
-    )
+    np.testing.assert_array_equal(geoact.gelu.backward(x, approximate="tanh", x=x), geoact.gelu_tanh.backward(x, x=x))
 
 
 def test_a_row_stays_the_only_one_when_it_is_copied():
@@ -108,7 +105,7 @@ def test_a_row_stays_the_only_one_when_it_is_copied():
         assert copy.deepcopy([row])[0] is row
 
 
-# --- statistics ------------------------------------------------------------------------------------------------------
+# --- statistics -----------------------------------------------------------------------------------
 
 
 class Recorder(dict):
@@ -156,7 +153,7 @@ def test_names_of_merges_are_known():
         assert {merge for _, merge in _core.fields(direction)} <= known
 
 
-# --- who may include and import whom: ops <- cpu, cuda <- bindings <- python/geoact -> kernels -----------------------
+# --- who may include and import whom: ops <- cpu, cuda <- bindings <- python/geoact -> kernels ----
 
 MAY_INCLUDE = {
     "ops": {"ops"},

@@ -85,7 +85,7 @@ def test_cells_with_a_parameter_per_channel_and_groups_along_other_axes(isa, dty
         oracle.assert_cells(stats.cells(), oracle.cells(*groups, dtype), context=(per, axis))
 
 
-# --- data on which naive sums fail -----------------------------------------------------------------------------------
+# --- data on which naive sums fail ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", inputs.HARD)
@@ -111,9 +111,7 @@ def test_values_that_are_not_finite_are_counted_and_stay_in_their_group(case, is
         x = inputs.normal(shape, dtype)
         x[at] = bad
         stats, _ = check(case, x, per, level=level)
-        np.testing.assert_array_equal(
-            np.atleast_1d(stats.nonfinite_x), np.arange(stats.groups) == stats.groups // 8
-        )
+        np.testing.assert_array_equal(np.atleast_1d(stats.nonfinite_x), np.arange(stats.groups) == stats.groups // 8)
 
 
 @each_row
@@ -139,7 +137,7 @@ def test_subnormal_values_are_counted(isa, dtype):
         check(case, np.tile(x, (7, 1)), "channel")
 
 
-# --- derived values --------------------------------------------------------------------------------------------------
+# --- derived values -------------------------------------------------------------------------------
 
 
 def test_every_derived_value_has_an_oracle():
@@ -189,7 +187,7 @@ def test_saturation_threshold_is_the_one_asked_for(isa, dtype):
         assert low <= stats.saturation_fraction * 4000 <= high
 
 
-# --- the backward pass -----------------------------------------------------------------------------------------------
+# --- the backward pass ----------------------------------------------------------------------------
 
 
 GRADIENT_LAYOUTS = [

@@ -65,9 +65,7 @@ def test_multiprocessing(python, method):
 
 
 def test_the_process_ends_while_the_pool_sleeps(python):
-    program = (
-        "import numpy as np, geoact; geoact.set_num_threads(5); geoact.relu(np.ones(1 << 20)); print('end')"
-    )
+    program = "import numpy as np, geoact; geoact.set_num_threads(5); geoact.relu(np.ones(1 << 20)); print('end')"
     assert python(program).strip() == "end"
 
 
@@ -136,9 +134,7 @@ def test_threads_of_two_dtypes_leave_a_consistent_record():
             except ValueError as error:
                 failures.append(error)
 
-    workers = [
-        threading.Thread(target=work, args=(X[:20].astype(kind),)) for kind in (np.float32, np.float64)
-    ]
+    workers = [threading.Thread(target=work, args=(X[:20].astype(kind),)) for kind in (np.float32, np.float64)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -49,7 +49,7 @@ def test_every_16_bit_pattern_is_the_rounded_float32_result(case, isa, narrow):
         assert_same_bits(case(x), case(x.astype(np.float32)).astype(narrow))
 
 
-# --- edges -----------------------------------------------------------------------------------------------------------
+# --- edges ----------------------------------------------------------------------------------------
 
 # Where torch multiplies minus infinity by 0.
 NAN_AT_MINUS_INFINITY = {"silu", "gelu", "gelu_tanh", "hardswish", "mish", "swish"}
@@ -67,9 +67,7 @@ def test_nan_and_infinities_are_those_of_torch(case, isa, dtype):
 
 @each_row
 def test_nan_of_any_payload_stays_nan(case, isa):
-    patterns = np.array(
-        [0x7F800001, 0x7FBFFFFF, 0x7FC00000, 0x7FFFFFFF, 0xFF800001, 0xFFFFFFFF], dtype=np.uint32
-    )
+    patterns = np.array([0x7F800001, 0x7FBFFFFF, 0x7FC00000, 0x7FFFFFFF, 0xFF800001, 0xFFFFFFFF], dtype=np.uint32)
     assert np.isnan(case(patterns.view(np.float32))).all()
 
 

@@ -22,6 +22,7 @@ Grouping Accumulator::grouping(const Tensor& x, const char* name) const {
     throw py::value_error(std::string(name) + " holds statistics of " + dtype_name(dtype_) + " data, but x is " +
                           dtype_name(x.dtype) + "; use a separate accumulator or reset() it");
   Grouping grouping;
+  std::fill_n(grouping.stride, x.rank, 0);
   if (per_ == Per::tensor) return grouping;
   const std::string per = per_ == Per::channel ? "channel" : "row";
   if (channel_axis_ >= x.rank || channel_axis_ < -x.rank)

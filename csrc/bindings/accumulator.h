@@ -15,8 +15,8 @@ enum class Per : int { tensor, channel, row };
 
 // The part of the iteration space that belongs to each group.
 struct Grouping {
-  int64_t groups = 1, channels = 0;
-  int64_t stride[max_rank] = {};
+  int64_t groups = 1;
+  int64_t stride[max_rank];  // per axis of x
 };
 
 class Accumulator {

@@ -30,8 +30,8 @@ int channel_axis_of(const Tensor& x, int64_t channel_axis) {
   return int(channel_axis < 0 ? channel_axis + x.rank : channel_axis);
 }
 
-Call begin(Direction direction, int activation, const std::vector<const Tensor*>& inputs, const Output& out) {
-  const Tensor& x = *inputs[0];
+Call begin(Direction direction, int activation, std::initializer_list<const Tensor*> inputs, const Output& out) {
+  const Tensor& x = **inputs.begin();
   Call call;
   call.direction = direction;
   call.activation = activation;
@@ -39,12 +39,16 @@ Call begin(Direction direction, int activation, const std::vector<const Tensor*>
   call.dtype = x.dtype;
   call.rank = x.rank;
   std::copy_n(x.shape, x.rank, call.shape);
+  std::fill_n(call.group_stride, x.rank, 0);
+  std::fill_n(call.parameter_step, x.rank, 0);
   call.inputs = int(inputs.size());
-  for (int k = 0; k < call.inputs; ++k) call.in[k] = inputs[size_t(k)]->array;
+  for (int k = 0; k < call.inputs; ++k) call.in[k] = inputs.begin()[k]->array;
   call.out = out.tensor.array;
   call.in_place = out.in_place;
   return call;
 }
+
+constexpr int64_t worth_releasing = 8192;  // elements; below, handing the lock over costs more than it frees
 
 // Runs without the interpreter lock; the accumulator changes only afterwards, so a failure leaves it as it was.
 void finish(Call& call, const Tensor& x, Accumulator* stats, double* parameter_gradient) {
@@ -58,9 +62,12 @@ void finish(Call& call, const Tensor& x, Accumulator* stats, double* parameter_g
     std::copy_n(grouping.stride, x.rank, call.group_stride);
     cells.resize(size_t(stats->cells_per_group() * grouping.groups));
   }
-  {
+  double* into = stats ? cells.data() : nullptr;
+  if (x.size < worth_releasing) {
+    execute(call, into, parameter_gradient);
+  } else {
     py::gil_scoped_release release;
-    execute(call, stats ? cells.data() : nullptr, parameter_gradient);
+    execute(call, into, parameter_gradient);
   }
   if (stats) stats->absorb(grouping, x.dtype, cells);
 }

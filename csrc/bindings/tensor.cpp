@@ -133,8 +133,8 @@ void require_same(const Tensor& a, const char* a_name, const Tensor& b, const ch
                          dtype_name(b.dtype) + "; they must be equal");
 }
 
-Output output(py::handle out, const char* name, const Tensor& like, const std::vector<const Tensor*>& inputs,
-              const std::vector<const char*>& input_names) {
+Output output(py::handle out, const char* name, const Tensor& like, std::initializer_list<const Tensor*> inputs,
+              std::initializer_list<const char*> input_names) {
   Output result;
   if (out.is_none()) {
     auto* model = reinterpret_cast<PyArrayObject*>(like.object);
@@ -145,16 +145,16 @@ Output output(py::handle out, const char* name, const Tensor& like, const std::v
   }
   result.object = py::reinterpret_borrow<py::object>(out);
   result.tensor = view(out, name);
-  require_same(result.tensor, name, like, input_names[0]);
+  require_same(result.tensor, name, like, *input_names.begin());
   auto* array = reinterpret_cast<PyArrayObject*>(out.ptr());
   if (!PyArray_ISWRITEABLE(array)) throw py::value_error(std::string(name) + " is read-only");
   if (overlaps_itself(array))
     throw py::value_error(std::string(name) + " overlaps itself: some of its elements share memory");
   for (size_t i = 0; i < inputs.size(); ++i) {
-    if (same_memory(result.tensor, *inputs[i]))
+    if (same_memory(result.tensor, *inputs.begin()[i]))
       result.in_place = true;
-    else if (shares_memory(result.tensor, *inputs[i]))
-      throw py::value_error(std::string(name) + " overlaps " + input_names[i] +
+    else if (shares_memory(result.tensor, *inputs.begin()[i]))
+      throw py::value_error(std::string(name) + " overlaps " + input_names.begin()[i] +
                             " in memory without being the same view; pass the same array or a separate one");
   }
   return result;

@@ -4,6 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,8 @@ struct Output {
   Tensor tensor;
   bool in_place = false;
 };
-Output output(py::handle out, const char* name, const Tensor& like, const std::vector<const Tensor*>& inputs,
-              const std::vector<const char*>& input_names);
+Output output(py::handle out, const char* name, const Tensor& like, std::initializer_list<const Tensor*> inputs,
+              std::initializer_list<const char*> input_names);
 
 // Parameters in the compute type, padded so that a kernel may load a whole vector at the last one.
 struct Parameters {

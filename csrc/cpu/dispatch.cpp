@@ -263,7 +263,11 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
           nullptr,        nullptr,  cells ? cells_per_group(call.direction, call.level) * call.groups : 0,
           call.parameters};
   const int64_t parts = job.split.parts;
-  if (parts == 1) return run_part(&job, 0);
+  if (parts == 1) {
+    task.scratch = thread_scratch();
+    kernels.run(task);
+    return;
+  }
 
   std::unique_ptr<double[]> records;  // not a vector: it would clear what init_cells fills
   std::vector<double> gradients;

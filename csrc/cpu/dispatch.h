@@ -28,7 +28,7 @@ void init_cells(Direction direction, int level, double* cells, int64_t groups);
 
 struct Array {
   char* data = nullptr;
-  int64_t stride[max_rank] = {};  // bytes
+  int64_t stride[max_rank];  // bytes; like every array of this length, only the first `rank` entries are set
 };
 
 struct Call {
@@ -39,9 +39,9 @@ struct Call {
   int64_t shape[max_rank];
   int inputs;
   Array in[2], out;
-  int64_t group_stride[max_rank] = {};  // 0 on the axes that are reduced
+  int64_t group_stride[max_rank];  // 0 on the axes that are reduced
   int64_t groups = 1;
-  int64_t parameter_step[max_rank] = {};
+  int64_t parameter_step[max_rank];
   const void* parameter[max_parameters] = {};  // compute type, padded by one vector
   bool parameter_varies[max_parameters] = {};
   int64_t parameters = 0;  // how many gradients the trainable parameter has

@@ -99,7 +99,7 @@ inline constexpr Shortcuts shortcuts_of{A::nonnegative, A::positive && !is_half<
 template <class S>
 GEOACT_INLINE const S* at_row(const Block& block, int input, int64_t row, int64_t column) {
   const S* p = static_cast<const S*>(block.in[input]) + row * block.in_stride[input] + column;
-  __builtin_prefetch(p + block.ahead * block.in_stride[input]);
+  __builtin_prefetch(p + block.ahead * block.in_stride[input], 0, 2);  // into L2: rows may share one set of L1
   return p;
 }
 

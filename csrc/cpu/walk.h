@@ -17,6 +17,7 @@ namespace geoact::GEOACT_ISA {
 
 inline constexpr int64_t flat_tile = 4096, panel_columns = 512, panel_rows = 256, staged_rows = 64, call_rows = 16;
 inline constexpr int64_t probe_rows = 4, flat_probe = 64, flat_ahead = 64;  // rows, elements, vectors
+inline constexpr int64_t bytes_ahead = 16384;  // what a core computes on while memory answers
 // Deviations below it have squares that lose digits in float32; harmless for float64, whose range is far away.
 template <class T>
 inline constexpr double deviation_floor = sizeof(T) == 4 ? 0x1p-50 : 0x1p-500;
@@ -311,7 +312,8 @@ class Walk {
     block.out = at.out;
     block.out_stride = down.stride[task_.inputs] / item_;
     block.rows = panel.rows;
-    block.ahead = call_rows;
+    const int64_t row_bytes = panel.columns * item_;
+    block.ahead = call_rows * row_bytes < bytes_ahead ? bytes_ahead / row_bytes : call_rows;
     const int64_t strips = (panel.columns + V::W - 1) / V::W;
     if constexpr (measured) {
       for (int64_t s = 0; s < (block.lanes_step ? strips : 1); ++s) lanes_[s].clear();

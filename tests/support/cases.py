@@ -115,9 +115,7 @@ def assert_same_bits(a, b):
     if different.size:
         first = different[0]
         pair = a.reshape(-1)[first], b.reshape(-1)[first]
-        pytest.fail(
-            f"{different.size} of {a.size} elements differ, the first at {first}: {pair[0]!r}, {pair[1]!r}"
-        )
+        pytest.fail(f"{different.size} of {a.size} elements differ, the first at {first}: {pair[0]!r}, {pair[1]!r}")
 
 
 def ulps(y, expected, dtype):

@@ -50,13 +50,9 @@ def adversarial(name, reach):
     dtype = DTYPES[name]
     limits = np.finfo(dtype)
     kinks = [kink for row in geoact.activations().values() for kink in row.kinks]
-    centres = np.array(
-        [*_EDGES, *kinks, float(limits.max), float(limits.tiny), float(limits.smallest_subnormal)]
-    )
+    centres = np.array([*_EDGES, *kinks, float(limits.max), float(limits.tiny), float(limits.smallest_subnormal)])
     halves = (np.arange(0, 160) + 0.5) * np.log(2)
-    return np.concatenate(
-        [neighbours(centres, dtype, reach), neighbours(np.r_[halves, halves / 2], dtype, 2)]
-    )
+    return np.concatenate([neighbours(centres, dtype, reach), neighbours(np.r_[halves, halves / 2], dtype, 2)])
 
 
 @lru_cache

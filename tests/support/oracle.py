@@ -125,7 +125,7 @@ def assert_cells(actual, expected, relative=1e-6, *, context=""):
             raise AssertionError(f"{context} {name} of group {first}: {message}")
 
 
-# --- derived values, from their definitions -------------------------------------------------------------------------
+# --- derived values, from their definitions -------------------------------------------------------
 
 
 def _entropy(p):
@@ -148,9 +148,7 @@ GROUP = {
     "positive_fraction": lambda x, y, f, dtype: np.mean(x > 0),
     "zero_fraction": lambda x, y, f, dtype: np.mean(y == 0),
     "saturation_fraction": lambda x, y, f, dtype: np.mean(np.abs(f) < 0.05),
-    "subnormal_fraction": lambda x, y, f, dtype: np.mean(
-        (np.abs(y) < 2.0 ** FORMATS[dtype.name][1]) & (y != 0)
-    ),
+    "subnormal_fraction": lambda x, y, f, dtype: np.mean((np.abs(y) < 2.0 ** FORMATS[dtype.name][1]) & (y != 0)),
     "nonfinite_x": lambda x, y, f, dtype: np.sum(~np.isfinite(x)),
     "nonfinite_y": lambda x, y, f, dtype: np.sum(~np.isfinite(y)),
     "x_min": lambda x, y, f, dtype: x.min(),

@@ -1,13 +1,14 @@
 """Every CPU bar as a ratio measured in interleaved rounds, on this machine, now.
 
-    python benchmarks/bars.py [--json [FILE]] [--quick] [--only WORD]
+    python benchmarks/bars.py [--json FILE] [--quick] [--only WORD]
 
 The contenders of a bar take turns: rounds A B C ..., then C B A, and so on. A bar is the median over rounds of
 the ratio within a round, with quartiles and the 95 % order-statistic interval of the median, so that whatever
 slows the machine slows both sides. "The best copy" is the one of np.copyto, torch's copy_ and C memcpy with the
 lowest median, over the same bytes. One thread, except in the bar about two. Inputs are seeded and normal; every
 output and every peer's record is checked before and after it is timed. A contender that cannot run here leaves its
-bar "not measured", with the reason.
+bar "not measured", with the reason. A complete run is stored in benchmarks/results/, with all samples; a quick or
+partial one only where --json says so.
 
 met? is "yes" or "no" where the interval lies on one side of the limit and "open" where it contains the limit. The
 exit status is 0 whatever the bars say, for this reports and does not gate; it is 1 if a result was wrong.
@@ -23,7 +24,9 @@ import os
 import statistics
 import sys
 import tempfile
+import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,7 +44,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
-BATCHES = 5
 
 
 # --- what takes part ----------------------------------------------------------------------------------------
@@ -49,12 +51,13 @@ BATCHES = 5
 
 @dataclass
 class Contender:
-    """Something that is timed: one call, its check, and how many calls make one sample."""
+    """Something that is timed: one call, its check, and how many calls and batches make one sample."""
 
     name: str
     run: Callable[[], object]
     check: Callable[[], object] = lambda: None
     inner: int = 1
+    batches: int = 1
 
 
 @dataclass
@@ -165,7 +168,7 @@ def peer(kind: str, name: str, shape: tuple[int, ...]) -> Contender:
 
 def memory_group() -> Group:
     """128 MiB in, 128 MiB out."""
-    group, big = Group("float32, 128 MiB, out of cache", [], [], rounds=41, seconds=45), OUT_OF_CACHE
+    group, big = Group("float32, 128 MiB, out of cache", [], [], rounds=41, seconds=35), OUT_OF_CACHE
     best = copies(group, big)
     for function in ("relu", "sigmoid"):
         short = {"relu": "ReLU"}.get(function, function)
@@ -185,7 +188,7 @@ def memory_group() -> Group:
 
 
 def alignment_group() -> Group:
-    group = Group("alignment, float32, 128 MiB", [], [], rounds=41, seconds=30)
+    group = Group("alignment, float32, 128 MiB", [], [], rounds=41, seconds=20)
     for offset in (0, 4, 16):
         group.contenders.append(of_case(Case("relu", OUT_OF_CACHE, per="tensor", offset=offset), f"offset {offset}"))
     group.bars = [
@@ -229,7 +232,7 @@ def peer_group(function: str, shape: tuple[int, ...], where: str, rounds: int, s
 
 
 def channel_group() -> Group:
-    group, shape = Group("per channel, float32, 4096 x 4096", [], [], rounds=41, seconds=25), (4096, 4096)
+    group, shape = Group("per channel, float32, 4096 x 4096", [], [], rounds=41, seconds=20), (4096, 4096)
     for function in ("relu", "sigmoid"):
         for per in ("tensor", "channel", "row"):
             group.contenders.append(of_case(Case(function, shape, per=per), f"{function} {per}"))
@@ -241,7 +244,7 @@ def channel_group() -> Group:
 
 
 def backward_group() -> Group:
-    group = Group("backward, float32, 128 MiB, out of cache", [], [], rounds=31, seconds=40)
+    group = Group("backward, float32, 128 MiB, out of cache", [], [], rounds=31, seconds=30)
     big = OUT_OF_CACHE
     a, b, c = cases.array(big, "float32"), cases.array(big, "float32", seed=2), cases.empty(big, "float32")
 
@@ -271,7 +274,7 @@ def backward_group() -> Group:
 
 
 def narrow_group() -> Group:
-    group = Group("bfloat16 vs float32, same element count", [], [], rounds=41, seconds=30)
+    group = Group("bfloat16 vs float32, same element count", [], [], rounds=41, seconds=20)
     for where, shape in (("L2", IN_L2), ("32 Mi elements", OUT_OF_CACHE)):
         for function in ("relu", "sigmoid"):
             names = {}
@@ -313,6 +316,23 @@ def call_group() -> Group:
     return group
 
 
+def processors_to_be_had() -> float:
+    """Processor time over wall time of two threads that do nothing but compute: the most that two threads can gain."""
+    data = bytes(1 << 26)
+
+    def compute() -> None:
+        for _ in range(8):
+            zlib.crc32(data)
+
+    busy, wall = time.process_time(), time.perf_counter()
+    workers = [threading.Thread(target=compute) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return (time.process_time() - busy) / (time.perf_counter() - wall)
+
+
 def thread_group() -> Group:
     """4 MiB in, 4 MiB out: sixteen chunks of 64 Ki elements, each of which fits the L2 of its core."""
     group = Group("two threads, float32, chunks of 256 KiB", [], [], rounds=61, seconds=15)
@@ -327,8 +347,10 @@ def thread_group() -> Group:
             group.contenders.append(Contender(f"{function}, {threads}", run, prepared.check))
         label = f"{function} + statistics: speed of 2 threads vs 1"
         group.bars.append(Bar(label, f"{function}, 1", (f"{function}, 2",), at_least=1.7))
-    if (os.cpu_count() or 1) < 2:
-        group.missing = {c.name: "one processor" for c in group.contenders}
+    share = processors_to_be_had()
+    if share < 1.8:
+        reason = f"two busy threads got {share:.2f} processors: too few, or other work has them"
+        group.missing = {c.name: reason for c in group.contenders}
         group.contenders = []
     return group
 
@@ -351,16 +373,16 @@ GROUPS: tuple[Callable[[], Group], ...] = (
 
 
 def sample(contender: Contender) -> float:
-    """Nanoseconds per call.
+    """Nanoseconds per call: the fastest of a few batches, as being interrupted is no property of a kernel.
 
-    A long call is one sample. Short calls are made after one that is not timed, so that they find a warm cache, in
-    five batches of which the fastest counts: being interrupted for a time slice is no property of a kernel.
+    Short calls are made after one that is not timed, so that they find a warm cache; calls on data out of cache begin
+    cold however often they are repeated.
     """
     run, inner = contender.run, contender.inner
     if inner > 1:
         run()
     best = math.inf
-    for _ in range(BATCHES if inner > 1 else 1):
+    for _ in range(contender.batches):
         start = time.perf_counter_ns()
         for _ in range(inner):
             run()
@@ -369,9 +391,10 @@ def sample(contender: Contender) -> float:
 
 
 def calibrate(contender: Contender, least: float) -> None:
-    """Set the number of calls in a sample of about ``least`` nanoseconds; the contender has run once before."""
-    contender.inner = 1
+    """Set the calls in a batch of about ``least`` nanoseconds, and the batches; the contender has run once before."""
+    contender.inner = contender.batches = 1
     spent = sample(contender)
+    contender.batches = 5 if spent < 5e6 else 3 if spent < 1e8 else 1
     if spent < least:  # once more: a short call is not known from one
         contender.inner = 10
         contender.inner = max(1, math.ceil(least / max(sample(contender), 1)))
@@ -521,9 +544,7 @@ def groups_to_run(words: list[str]) -> Iterator[Callable[[], Group]]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     default = RESULTS / f"{environment.slug()}.json"
-    parser.add_argument(
-        "--json", nargs="?", const=default, type=Path, metavar="FILE", help=f"store; default {default.name}"
-    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help=f"where to store; default: results/{default.name}")
     parser.add_argument("--quick", action="store_true", help="few rounds: to see that it runs, not to quote")
     parser.add_argument(
         "--only", action="append", default=[], metavar="WORD", help="memory, alignment, cache, peers, ..."
@@ -546,7 +567,7 @@ def main() -> int:
             raw[group.name] = {
                 c.name: {
                     "calls": c.inner,
-                    "batches": BATCHES if c.inner > 1 else 1,
+                    "batches": c.batches,
                     "nanoseconds": [round(t, 1) for t in samples[c.name]],
                 }
                 for c in group.contenders
@@ -559,11 +580,12 @@ def main() -> int:
     load = described["load_average"][0]
     console.print(f"Load average {load:.1f} before, {described['load_average_after'][0]:.1f} after. ", end="")
     console.print("Above 1 before the run, other work shared the machine." if load > 1 else "")
-    if options.json:
+    path = options.json or (None if options.quick or options.only else default)
+    if path:
         document = {"schema": 1, "quick": options.quick, "environment": described}
         document |= {"bars": [asdict(r) for r in results], "samples": raw}
-        write_json(options.json, document)
-        console.print(f"wrote {options.json}")
+        write_json(path, document)
+        console.print(f"wrote {path}; python docs/generate.py shows it in docs/tuning.md")
     wrong = [r for r in results if r.reason.startswith("WRONG")]
     return int(bool(wrong))
 

@@ -66,7 +66,7 @@ def describe() -> dict[str, object]:
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "caches": _caches(),
         "isa": geoact.isa(),
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": f"{platform.system()} {platform.machine()}",
         "compiler": (_output("c++", "--version") or "").partition("\n")[0] or None,
         "python": platform.python_version(),
         "versions": {"geoact": geoact.__version__, **{name: _version(name) for name in _PACKAGES}},

@@ -172,7 +172,7 @@ Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_
       storage.assign(size_t(n + padding), 0.0);
       for (int64_t i = 0; i < n + padding; ++i) {
         // A NaN of odd payload could lose itself when it is rounded to bfloat16: use the default one.
-        double v = from[i < n ? i : n - 1];
+        double v = n == 0 ? 0 : from[i < n ? i : n - 1];
         if (v != v) v = std::numeric_limits<double>::quiet_NaN();
         if (wide)
           storage[size_t(i)] = v;
@@ -185,7 +185,10 @@ Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_
     if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) {
       if (PyBool_Check(value.ptr())) throw py::type_error(name + " must be a number, got bool");
       const double number = PyFloat_AsDouble(value.ptr());
-      if (PyErr_Occurred()) throw py::error_already_set();
+      if (PyErr_Occurred()) {
+        PyErr_Clear();
+        throw py::value_error(name + " is a whole number that no float can hold");
+      }
       put(&number, 1);
       continue;
     }

@@ -60,6 +60,13 @@ GEOACT_INLINE void measure(Geometry, const Sample& s, double saturation, double 
       cell[Geometry::m2_y] += dy * dy;
       cell[Geometry::c_xy] += dx * dy;
     }
+    // One value throughout has no spread; its rounded mean would leave it a little.
+    const bool still_x = cell[Geometry::nonfinite_x] == 0 && cell[Geometry::x_min] == cell[Geometry::x_max];
+    const bool still_y = cell[Geometry::nonfinite_y] == 0 && cell[Geometry::y_min] == cell[Geometry::y_max];
+    if (still_x) cell[Geometry::mean_x] = cell[Geometry::x_min], cell[Geometry::m2_x] = 0;
+    if (still_y) cell[Geometry::mean_y] = cell[Geometry::y_min], cell[Geometry::m2_y] = 0;
+    const bool finite = cell[Geometry::nonfinite_x] + cell[Geometry::nonfinite_y] == 0;
+    if (finite && (still_x || still_y)) cell[Geometry::c_xy] = 0;
   }
 }
 

@@ -175,44 +175,48 @@ GEOACT_INLINE vec<T, W> select(mask<T, W> m, vec<T, W> a, vec<T, W> b) {
 }
 
 // What has an instruction that the vector extensions have no word for, or that GCC does not find by itself.
-#define GEOACT_BINARY(name, R, instruction) \
-  GEOACT_INLINE R native_##name(R a, R b) { return instruction(a, b); }
-#define GEOACT_FMA(R, instruction) \
-  GEOACT_INLINE R native_fma(R a, R b, R c) { return instruction; }
-#define GEOACT_ROUND(R, instruction) \
-  GEOACT_INLINE R native_round(R a) { return instruction; }
+// clang-format off
+#define GEOACT_EXTREMA(R, prefix, suffix)                                        \
+  GEOACT_INLINE R native_max(R a, R b) { return prefix##_max_##suffix(a, b); }   \
+  GEOACT_INLINE R native_min(R a, R b) { return prefix##_min_##suffix(a, b); }
+#define GEOACT_FMA(R, instruction) GEOACT_INLINE R native_fma(R a, R b, R c) { return instruction; }
+#define GEOACT_ROUND(R, instruction) GEOACT_INLINE R native_round(R a) { return instruction; }
 #if defined(__x86_64__)
-GEOACT_BINARY(max, __m128, _mm_max_ps)
-GEOACT_BINARY(max, __m128d, _mm_max_pd) GEOACT_BINARY(min, __m128, _mm_min_ps) GEOACT_BINARY(min, __m128d, _mm_min_pd)
+GEOACT_EXTREMA(__m128, _mm, ps)
+GEOACT_EXTREMA(__m128d, _mm, pd)
 #endif
-#if defined(__AVX__)
-    GEOACT_BINARY(max, __m256, _mm256_max_ps) GEOACT_BINARY(max, __m256d, _mm256_max_pd)
-        GEOACT_BINARY(min, __m256, _mm256_min_ps) GEOACT_BINARY(min, __m256d, _mm256_min_pd)
-            GEOACT_ROUND(__m256, _mm256_round_ps(a, 0x08)) GEOACT_ROUND(__m256d, _mm256_round_pd(a, 0x08))
+#if defined(__AVX2__)
+GEOACT_EXTREMA(__m256, _mm256, ps)
+GEOACT_EXTREMA(__m256d, _mm256, pd)
+GEOACT_ROUND(__m256, _mm256_round_ps(a, 0x08))
+GEOACT_ROUND(__m256d, _mm256_round_pd(a, 0x08))
 #endif
 #if defined(__FMA__)
-                GEOACT_FMA(__m256, _mm256_fmadd_ps(a, b, c)) GEOACT_FMA(__m256d, _mm256_fmadd_pd(a, b, c))
+GEOACT_FMA(__m256, _mm256_fmadd_ps(a, b, c))
+GEOACT_FMA(__m256d, _mm256_fmadd_pd(a, b, c))
 #endif
 #if defined(__AVX512F__)
-                    GEOACT_BINARY(max, __m512, _mm512_max_ps) GEOACT_BINARY(max, __m512d, _mm512_max_pd)
-                        GEOACT_BINARY(min, __m512, _mm512_min_ps) GEOACT_BINARY(min, __m512d, _mm512_min_pd)
-                            GEOACT_FMA(__m512, _mm512_fmadd_ps(a, b, c)) GEOACT_FMA(__m512d, _mm512_fmadd_pd(a, b, c))
-                                GEOACT_ROUND(__m512, _mm512_roundscale_ps(a, 0x08))
-                                    GEOACT_ROUND(__m512d, _mm512_roundscale_pd(a, 0x08))
+GEOACT_EXTREMA(__m512, _mm512, ps)
+GEOACT_EXTREMA(__m512d, _mm512, pd)
+GEOACT_FMA(__m512, _mm512_fmadd_ps(a, b, c))
+GEOACT_FMA(__m512d, _mm512_fmadd_pd(a, b, c))
+GEOACT_ROUND(__m512, _mm512_roundscale_ps(a, 0x08))
+GEOACT_ROUND(__m512d, _mm512_roundscale_pd(a, 0x08))
 #endif
 #if defined(__aarch64__)
-                                        GEOACT_FMA(float32x4_t, vfmaq_f32(c, a, b))
-                                            GEOACT_FMA(float64x2_t, vfmaq_f64(c, a, b))
-                                                GEOACT_ROUND(float32x4_t, vrndnq_f32(a))
-                                                    GEOACT_ROUND(float64x2_t, vrndnq_f64(a))
+GEOACT_FMA(float32x4_t, vfmaq_f32(c, a, b))
+GEOACT_FMA(float64x2_t, vfmaq_f64(c, a, b))
+GEOACT_ROUND(float32x4_t, vrndnq_f32(a))
+GEOACT_ROUND(float64x2_t, vrndnq_f64(a))
 #endif
-#undef GEOACT_BINARY
+#undef GEOACT_EXTREMA
 #undef GEOACT_FMA
 #undef GEOACT_ROUND
+// clang-format on
 
-    // The second operand is returned when the two are unordered or equal, so max(vec(0), x) hands NaN through.
-    template <class T, int W>
-    GEOACT_INLINE vec<T, W> max(vec<T, W> a, vec<T, W> b) {
+// The second operand is returned when the two are unordered or equal, so max(vec(0), x) hands NaN through.
+template <class T, int W>
+GEOACT_INLINE vec<T, W> max(vec<T, W> a, vec<T, W> b) {
   if constexpr (requires { native_max(a.v, b.v); })
     return native<T, W>(native_max(a.v, b.v));
   else

@@ -3,7 +3,7 @@
 // A tile is what is measured before float32 sums become a float64 record: at most 4096 elements of a flat run, or 256
 // rows of a panel of columns. What the kernels cannot read in place (strided rows, an input the output overwrites) or
 // should not write in place (an output larger than the cache) passes through a small buffer that stays in L1/L2. Tile
-// borders depend on element indices only, so neither strides, alignment nor the number of threads moves a result.
+// borders depend on element indices only, so neither alignment nor the number of threads moves a result.
 #pragma once
 
 #include "exact.h"
@@ -16,7 +16,7 @@
 namespace geoact::GEOACT_ISA {
 
 inline constexpr int64_t flat_tile = 4096, panel_columns = 512, panel_rows = 256, staged_rows = 64, call_rows = 16;
-inline constexpr int64_t probe_rows = 4, flat_probe = 64, flat_ahead = 64;  // rows, elements, vectors
+inline constexpr int64_t probe_rows = 4, refine_rows = 32, flat_ahead = 64;  // rows, rows, vectors
 inline constexpr int64_t bytes_ahead = 16384;  // what a core computes on while memory answers
 // Deviations below it have squares that lose digits in float32; harmless for float64, whose range is far away.
 template <class T>
@@ -218,10 +218,11 @@ class Walk {
   void choose_shift(const Block& block, const double* record, int64_t count) {
     double x = record[Geometry::mean_x], y = record[Geometry::mean_y];
     if (record[Geometry::n] == 0) {
-      const int64_t some = count >= 1024 ? flat_probe : count < flat_probe / 4 ? count : flat_probe / 4;
-      Block probe = block;
-      probe.rows = 1;
-      probe.columns = some;
+      Block probe = block;  // a few short pieces, spread over the tile so that a trend does not mislead
+      probe.rows = count >= 1024 ? 8 : count >= 32 ? 4 : 1;
+      probe.columns = probe.rows == 1 ? count : count >= 1024 ? 16 : 8;
+      for (int k = 0; k < task_.inputs; ++k) probe.in_stride[k] = count / probe.rows;
+      const int64_t some = probe.rows * probe.columns;
       kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
       x = mean_of(exact_[0], some, 1);
       y = mean_of(exact_[1], some, 1);
@@ -344,25 +345,28 @@ class Walk {
       block.out_stride = pitch;
       kernels_.run(block);
       const int out = task_.inputs;
-      if (!box.unit(out)) {
-        box.scatter(static_cast<char*>(whole.out), stage_out_, out, row * whole.columns, block.rows * whole.columns);
-        continue;
+      char* const to = static_cast<char*>(whole.out);
+      for (int64_t r = 0; r < block.rows; ++r) {
+        const char* from = stage_out_ + r * pitch * item_;
+        if (box.unit(out))
+          stream_row(to + (row + r) * box.stride(out), from, whole.columns * item_, task_.stream);
+        else
+          box.scatter(to, from, out, (row + r) * whole.columns, whole.columns);
       }
-      for (int64_t r = 0; r < block.rows; ++r)
-        stream_row(static_cast<char*>(whole.out) + (row + r) * box.stride(out), stage_out_ + r * whole.columns * item_,
-                   whole.columns * item_, task_.stream);
     }
   }
 
-  // Column by column: the mean so far, or that of the first few rows.
+  // Column by column: the mean so far, or that of a few rows.
   void choose_shifts(const Block& block, const Panel& panel) {
     const double* n = task_.cells + Geometry::n * task_.groups;
     const double* mean_x = task_.cells + Geometry::mean_x * task_.groups;
     const double* mean_y = task_.cells + Geometry::mean_y * task_.groups;
     const bool fresh = n[panel.group] == 0;
     Block probe = block;
-    probe.rows = min_of(probe_rows, panel.rows);
-    if (fresh) kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
+    if (fresh) {
+      spread(probe, min_of(probe_rows, panel.rows), panel.rows);
+      kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
+    }
     if (!block.lanes_step) {
       const int64_t all = probe.rows * panel.columns;
       set_shift(0, usable(fresh ? mean_of(exact_[0], all, 1) : mean_x[panel.group]),
@@ -373,6 +377,30 @@ class Walk {
       const int64_t g = panel.group + c * panel.group_step;
       shift_[c / V::W].x.v[c % V::W] = usable(fresh ? mean_of(exact_[0] + c, probe.rows, panel.columns) : mean_x[g]);
       shift_[c / V::W].y.v[c % V::W] = usable(fresh ? mean_of(exact_[1] + c, probe.rows, panel.columns) : mean_y[g]);
+    }
+    if (fresh && panel.rows > refine_rows) refine_shifts(block, panel);
+  }
+
+  // Rows of a block taken from all over it.
+  void spread(Block& block, int64_t rows, int64_t of) const {
+    block.rows = rows;
+    for (int k = 0; k < task_.inputs; ++k) block.in_stride[k] *= of / rows;
+  }
+
+  // The mean of a few rows lies up to a standard deviation or two off in some of many columns, and so does an outlier
+  // among them: the fast pass over a few more rows, its output thrown away, gives a better one.
+  void refine_shifts(const Block& block, const Panel& panel) {
+    Block sample = block;
+    spread(sample, refine_rows, panel.rows);
+    sample.out = stage_out_;
+    sample.out_stride = sample.ahead = 0;
+    kernels_.run(sample);
+    for (int64_t s = 0; s * V::W < panel.columns; ++s) {
+      for (int i = 0; i < V::W; ++i) {
+        shift_[s].x.v[i] = usable(double(shift_[s].x.v[i]) + double(lanes_[s].x1.v[i]) / refine_rows);
+        shift_[s].y.v[i] = usable(double(shift_[s].y.v[i]) + double(lanes_[s].y1.v[i]) / refine_rows);
+      }
+      lanes_[s].clear();
     }
   }
 

@@ -136,13 +136,13 @@ struct Gelu : Activation {
   static constexpr const char* name = "gelu";
   GEOACT_HD V value(V x) const {
     const NormalTailParts<V> tail = normal_tail(abs(x));
-    const V lost = ldexp(tail.times_a * tail.ratio, tail.n);  // |x| P(N(0,1) > |x|)
+    const V lost = ldexp(tail.times_ratio(tail.times_a), tail.n);  // |x| P(N(0,1) > |x|)
     return nan_at_minus_infinity(x, select(x > lit<V>(0), x - lost, -lost));
   }
   GEOACT_HD V slope(V x, V) const {
     const NormalTailParts<V> tail = normal_tail(abs(x));
     const V weighted = tail.times_a * lit<V>(0.39894228040143267794);  // |x| times the normal density
-    const V lost = ldexp(fma(tail.density, tail.ratio, -weighted), tail.n);
+    const V lost = ldexp(tail.times_ratio(tail.density) - weighted, tail.n);
     return select(x > lit<V>(0), lit<V>(1) - lost, lost);
   }
 };
@@ -160,8 +160,7 @@ struct GeluTanh : Activation {
     const V bounded = min(V(one), max(V(zero), x));
     const Logistic<V> s = logistic_unbounded(argument(bounded));
     const V inverse = lit<V>(1) / s.denominator(), sigma = s.power * inverse;
-    const V rate =
-        fma(bounded * bounded, V(3 * Argument::cubic), V(Argument::linear + Argument::linear_tail));
+    const V rate = fma(bounded * bounded, V(3 * Argument::cubic), V(Argument::linear + Argument::linear_tail));
     return fma(bounded * sigma * rate, s.complement(inverse), sigma);
   }
 
@@ -207,9 +206,7 @@ struct HardSigmoid : Activation {
   static constexpr bool nonnegative = true, increasing = true, brief = true;
   GEOACT_HD V value(V x) const { return sixth(min(lit<V>(6), max(lit<V>(0), x + lit<V>(3)))); }
   GEOACT_HD V slope(V x, V y) const { return gradient(lit<V>(1), x, y); }
-  GEOACT_HD V gradient(V dy, V x, V) const {
-    return select(abs(x) < lit<V>(3), dy * lit<V>(1.0 / 6), lit<V>(0));
-  }
+  GEOACT_HD V gradient(V dy, V x, V) const { return select(abs(x) < lit<V>(3), dy * lit<V>(1.0 / 6), lit<V>(0)); }
 };
 
 template <class V>
@@ -293,7 +290,7 @@ struct Swish : Activation {
 // The order is the numbering of kernels.
 template <template <class> class... A>
 struct list {};
-using activations = list<Sigmoid, CenteredSigmoid, Tanh, Relu, LeakyRelu, ReluSquared, Elu, Silu, Gelu,
-                         GeluTanh, Softplus, HardSigmoid, HardSwish, Mish, Prelu, Swish>;
+using activations = list<Sigmoid, CenteredSigmoid, Tanh, Relu, LeakyRelu, ReluSquared, Elu, Silu, Gelu, GeluTanh,
+                         Softplus, HardSigmoid, HardSwish, Mish, Prelu, Swish>;
 
 }  // namespace geoact::GEOACT_ISA

@@ -121,27 +121,27 @@ template <>
 struct NormalTailAbove<float> {
   static constexpr int degree = 4, leading = 0;
   static constexpr float c[] = {
-      float(0x1.8000000000000p-2),
-      float(0x1.509c620000000p-2),
-      float(0x1.19731e0000000p-3),
-      float(0x1.f34d700000000p-6),
-      float(0x1.94a6bc0000000p-9),
+      float(0x1.b333340000000p-2),
+      float(0x1.7d7e080000000p-2),
+      float(0x1.3ef9f20000000p-3),
+      float(0x1.1af0240000000p-5),
+      float(0x1.ca9ad60000000p-9),
   };
 };
 template <>
 struct NormalTailAbove<double> {
   static constexpr int degree = 9, leading = 0;
   static constexpr double c[] = {
-      double(0x1.8000000000000p-2),
-      double(0x1.298df675d31b9p-1),
-      double(0x1.c83c81378fb9ap-2),
-      double(0x1.bc6d87966f6dfp-3),
-      double(0x1.2c24f10a547bep-4),
-      double(0x1.22498aada05f1p-6),
-      double(0x1.920597f54ff0dp-9),
-      double(0x1.81b5f206f887bp-12),
-      double(0x1.d4cfd25d789afp-16),
-      double(0x1.1703296d1cdd5p-20),
+      double(0x1.b333333333333p-2),
+      double(0x1.513a7db8bc0e2p-1),
+      double(0x1.0288af9f7c1c6p-1),
+      double(0x1.f7af55663a052p-3),
+      double(0x1.5429ddfaa403dp-4),
+      double(0x1.48fe0391939efp-6),
+      double(0x1.c79ff07c6baa9p-9),
+      double(0x1.b52389c3a2336p-12),
+      double(0x1.09a8f734f78b0p-15),
+      double(0x1.3c36c88cba503p-20),
   };
 };
 
@@ -152,29 +152,29 @@ template <>
 struct NormalTailRest<float> {
   static constexpr int degree = 5, leading = 0;
   static constexpr float c[] = {
-      float(0x1.8000000000000p-1),
-      float(0x1.02ffaa0000000p-1),
-      float(0x1.f49a7e0000000p-3),
-      float(0x1.3c6af20000000p-4),
-      float(0x1.fa14780000000p-7),
-      float(0x1.99fdf60000000p-10),
+      float(0x1.b333340000000p-1),
+      float(0x1.2588280000000p-1),
+      float(0x1.1bace20000000p-2),
+      float(0x1.669b560000000p-4),
+      float(0x1.1ec7540000000p-6),
+      float(0x1.d0a85c0000000p-10),
   };
 };
 template <>
 struct NormalTailRest<double> {
   static constexpr int degree = 10, leading = 0;
   static constexpr double c[] = {
-      double(0x1.8000000000000p-1),
-      double(0x1.02bf95accc5f5p+0),
-      double(0x1.846ae83078b40p-1),
-      double(0x1.9432c86314908p-2),
-      double(0x1.38645cc905e0fp-3),
-      double(0x1.6df53db157fd0p-5),
-      double(0x1.442da439d5637p-7),
-      double(0x1.a9b6790d95a78p-10),
-      double(0x1.8c49aef71b500p-13),
-      double(0x1.db06d13fb1100p-17),
-      double(0x1.1ab60a1d6e1d1p-21),
+      double(0x1.b333333333333p-1),
+      double(0x1.253f877f9249ep+0),
+      double(0x1.b834e503bbff3p-1),
+      double(0x1.ca176ba37db4ep-2),
+      double(0x1.620b581706a99p-3),
+      double(0x1.9ec09b4074c96p-5),
+      double(0x1.6f66ed529c81cp-7),
+      double(0x1.e279782076689p-10),
+      double(0x1.c1204ed3c99efp-13),
+      double(0x1.0d2e87a417891p-16),
+      double(0x1.4067e9548ddcap-21),
   };
 };
 

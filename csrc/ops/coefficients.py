@@ -39,9 +39,7 @@ def extrema(error: list[mp.mpf], count: int) -> list[int]:
     return peaks
 
 
-def level(
-    f: Function, weight: Function, nodes: list[mp.mpf], degree: int, below: int, first: int
-) -> list[mp.mpf]:
+def level(f: Function, weight: Function, nodes: list[mp.mpf], degree: int, below: int, first: int) -> list[mp.mpf]:
     """P / Q of equal, alternating weighted errors at the nodes; P starts at x^first, Q at 1."""
     count, above = len(nodes), degree - first + 1
     if below == 0:
@@ -209,9 +207,9 @@ def normal_tail() -> None:
     above, rest = {}, {}
     for kind, bits in BITS.items():
         top, bottom = minimax(mills, lambda a: 1 / mills(a), mp.mpf(0), bounds[kind], *degrees[kind])
-        # Any common factor will do. With this one both are in the upper half of a binade near a = 0, where a
-        # last place weighs least, and where most other roundings of gelu are at their worst.
-        top, bottom = [c * 3 / 4 for c in top], [c * 3 / 4 for c in bottom]
+        # Any common factor will do. With this one both are near the top of a binade for small a, where a last
+        # place weighs least and most other roundings of gelu are at their worst (found by trying).
+        top, bottom = [c * 17 / 20 for c in top], [c * 17 / 20 for c in bottom]
         fixed = [rounded(q - 2 * p, bits) for q, p in zip(bottom, [mp.mpf(0), *top], strict=True)]
 
         def error(p: list[mp.mpf], fixed: list[mp.mpf] = fixed) -> Function:

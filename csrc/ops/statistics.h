@@ -192,7 +192,7 @@ struct Geometry {
       cell[Geometry::saturated] = known.rectifier ? o : reduce.count(saturated);
       if (known.rectifier) cell[Geometry::zero] = cell[Geometry::saturated] = total - cell[Geometry::positive];
       cell[subnormal] = known.positive ? o : reduce.count(small) - cell[Geometry::zero];
-      cell[nonfinite_x] = cell[nonfinite_y] = o;
+      cell[nonfinite_x] = cell[nonfinite_y] = o;  // of a tile that is not suspicious
       cell[Geometry::x_min] = reduce.lowest(x_min);
       cell[Geometry::x_max] = reduce.highest(x_max);
       cell[Geometry::y_min] = reduce.lowest(y_min);
@@ -202,6 +202,7 @@ struct Geometry {
         return;
       }
       const D sx = reduce.sum(x1), sy = reduce.sum(y1), mx = sx / total, my = sy / total;
+      cell[nonfinite_x] = (sx - sx) + (sy - sy);  // NaN if there is one among the values, which the next lines may hide
       // One value throughout has no spread, whatever the rounding of the shift says.
       const auto still_x = cell[Geometry::x_min] == cell[Geometry::x_max];
       const auto still_y = cell[Geometry::y_min] == cell[Geometry::y_max];
@@ -237,8 +238,9 @@ struct Geometry {
     } else {
       const D rx = cell[x_max] - cell[x_min], ry = cell[y_max] - cell[y_min], few = cell[n] * floor;
       const D sum = cell[mean_x] + cell[mean_y] + cell[m2_x] + cell[m2_y] + cell[sum_sq_pos_x] + cell[sum_sq_slope];
-      return uncounted | ((sum - sum) != o) | ((rx > o) & (rx < floor)) | ((ry > o) & (ry < floor)) |
-             ((cell[sum_slope] > o) & (cell[sum_slope] < few)) | ((cell[sum_pos_x] > o) & (cell[sum_pos_x] < few));
+      return uncounted | (cell[nonfinite_x] != o) | ((sum - sum) != o) | ((rx > o) & (rx < floor)) |
+             ((ry > o) & (ry < floor)) | ((cell[sum_slope] > o) & (cell[sum_slope] < few)) |
+             ((cell[sum_pos_x] > o) & (cell[sum_pos_x] < few));
     }
   }
 

@@ -45,8 +45,7 @@ using scalar_of = typename scalar_under<V>::type;
 // a for float, b for double
 template <class V>
 GEOACT_HD constexpr scalar_of<V> per_precision(float a, double b) {
-  if constexpr (sizeof(scalar_of<V>) == sizeof(float)) return a;
-  else return b;
+  return sizeof(scalar_of<V>) == sizeof(float) ? a : b;
 }
 
 // A constant in every lane, rounded to the precision of V.
@@ -67,11 +66,11 @@ inline constexpr bool fuses =
 
 GEOACT_HD float fma(float a, float b, float c) {
   if constexpr (fuses) return __builtin_fmaf(a, b, c);
-  else return a * b + c;
+  return a * b + c;
 }
 GEOACT_HD double fma(double a, double b, double c) {
   if constexpr (fuses) return __builtin_fma(a, b, c);
-  else return a * b + c;
+  return a * b + c;
 }
 GEOACT_HD float abs(float a) { return __builtin_fabsf(a); }
 GEOACT_HD double abs(double a) { return __builtin_fabs(a); }
@@ -116,9 +115,9 @@ template <class V>
 GEOACT_HD V sixth(V c) {
   // 1/6 is 0.0010101...: cut off, it has lost a sixth of a power of two. With both parts positive, -0 stays.
   if constexpr (fuses)
-    return fma(c, V(per_precision<V>(0x1.555554p-3f, 1.0 / 6)),
-               c * lit<V>(per_precision<V>(0x1p-24f, 0x1p-54) / 6));
-  else return c / lit<V>(6);
+    return fma(c, V(per_precision<V>(0x1.555554p-3f, 1.0 / 6)), c * lit<V>(per_precision<V>(0x1p-24f, 0x1p-54) / 6));
+  else
+    return c / lit<V>(6);
 }
 
 // --- polynomials -------------------------------------------------------------------------------------------
@@ -140,22 +139,29 @@ GEOACT_HD V coefficient() {
 // at half an ulp.
 template <class C, int I, int Terms, int N, int D, class V>
 GEOACT_HD V terms(V x, V x2) {
-  if constexpr (I == C::degree || Terms == 1) return coefficient<V, C, I, N, D>();
+  if constexpr (I == C::degree || Terms == 1)
+    return coefficient<V, C, I, N, D>();
   else if constexpr (Terms == 4 && I + 2 <= C::degree)
     return fma(terms<C, I + 2, 2, N, D>(x, x2), x2, terms<C, I, 2, N, D>(x, x2));
-  else return fma(coefficient<V, C, I + 1, N, D>(), x, coefficient<V, C, I, N, D>());
+  else
+    return fma(coefficient<V, C, I + 1, N, D>(), x, coefficient<V, C, I, N, D>());
 }
 template <class C, int I, int Terms, int N, int D, class V>
 GEOACT_HD V in_steps(V x, V x2, V step) {
   const V low = terms<C, I, Terms, N, D>(x, x2);
-  if constexpr (I + Terms > C::degree) return low;
-  else return fma(in_steps<C, I + Terms, Terms, N, D>(x, x2, step), step, low);
+  if constexpr (I + Terms > C::degree)
+    return low;
+  else
+    return fma(in_steps<C, I + Terms, Terms, N, D>(x, x2, step), step, low);
 }
 
-// How many terms a step of a polynomial has: as few as its length allows, and fewer without fma, where the sum of a
-// step is itself rounded several times.
+// How many terms a step of a polynomial has: as few as its length allows, and fewer without fma, where the sum
+// of a step is itself rounded several times.
 template <class V, class C>
-constexpr int terms_of_step = C::degree < 7 ? 1 : fuses ? (C::degree < 16 ? 2 : 4) : sizeof(scalar_of<V>) == 4 ? 1 : 2;
+inline constexpr int terms_of_step = C::degree < 7               ? 1
+                                     : fuses                     ? (C::degree < 16 ? 2 : 4)
+                                     : sizeof(scalar_of<V>) == 4 ? 1
+                                                                 : 2;
 
 // c0 + c1 x N / D + ...
 template <class C, int N = 1, int D = 1, int Terms = 0, class V>
@@ -258,12 +264,6 @@ GEOACT_HD Power<V> exp_parts(V x) {
   const V n = exponent<N, D>(x), r = remainder<N, D>(x, n);
   return {fma(expm1_ratio<N, D>(r), r, lit<V>(1)), n};
 }
-template <int N = 1, int D = 1, class V>
-GEOACT_HD Power<V> exp_parts(Sum<V> x) {
-  const V n = exponent<N, D>(x.head), r = remainder<N, D>(x.head, x.tail, n);
-  return {fma(expm1_ratio<N, D>(r), r, lit<V>(1)), n};
-}
-
 template <class V>
 GEOACT_HD V exp(V x) {
   const Power<V> e = exp_parts(x);
@@ -360,7 +360,10 @@ GEOACT_HD TanhQuotient<V> tanh_of_half(V a) {
 // times either rounds to 0, a is that bound.
 template <class V>
 struct NormalTailParts {
-  V density, times_a, ratio, n;  // times_a = a * density
+  V density, times_a, dividend, divisor, n;  // times_a = a * density, ratio = dividend / divisor
+
+  // Without fma the second form has fewer roundings; with it the first has, and only one division.
+  GEOACT_HD V times_ratio(V v) const { return fuses ? v * (dividend / divisor) : v / divisor; }
 };
 
 template <class V>
@@ -370,11 +373,12 @@ GEOACT_HD NormalTailParts<V> normal_tail(V a) {
   const Sum<V> s = square(bounded);
   const V n = exponent<-1, 2>(s.head), r = remainder<-1, 2>(s.head, s.tail, n), ratio = expm1_ratio<-1, 2>(r);
   // The denominator is found as 2 a numerator + rest: that correlates the rounding errors of the two, which
-  // the quotient then cancels in part.
-  constexpr int terms = fuses ? 1 : 2;
-  const V above = polynomial<NormalTailAbove<T>, 1, 1, terms>(bounded);
-  const V below = fma(bounded + bounded, above, polynomial<NormalTailRest<T>, 1, 1, terms>(bounded));
-  return {fma(ratio, r, lit<V>(1)), fma(bounded * ratio, r, bounded), above / below, n};
+  // the quotient then cancels in part. The highest powers first, so that the last addition rounds most.
+  const V above = polynomial<NormalTailAbove<T>, 1, 1, 1>(bounded);
+  const V rest = polynomial<NormalTailRest<T>, 1, 1, 1>(bounded), twice = bounded + bounded;
+  const V density = fma(ratio, r, lit<V>(1)), times_a = fma(bounded * ratio, r, bounded);
+  if constexpr (fuses) return {density, times_a, above, fma(twice, above, rest), n};
+  return {density, times_a, lit<V>(1), rest / above + twice, n};
 }
 
 // --- edges -------------------------------------------------------------------------------------------------
@@ -389,7 +393,7 @@ GEOACT_HD V nan_at_minus_infinity(V x, V y) {
 template <class V>
 GEOACT_HD V square_below(V y, scalar_of<V> bound) {
   if constexpr (fuses) return fma(-y, y, V(bound * bound));
-  else return (V(bound) - y) * (V(bound) + y);
+  return (V(bound) - y) * (V(bound) + y);
 }
 
 }  // namespace geoact::GEOACT_ISA

@@ -34,9 +34,7 @@ namespace ga = geoact::GEOACT_ISA;
 
 static Quad exp_(Quad x) { return GEOACT_QUAD(exp)(x); }
 static Quad sigmoid(Quad x) { return 1 / (1 + exp_(-x)); }
-static Quad softplus(Quad x) {
-  return x > 0 ? x + GEOACT_QUAD(log1p)(exp_(-x)) : GEOACT_QUAD(log1p)(exp_(x));
-}
+static Quad softplus(Quad x) { return x > 0 ? x + GEOACT_QUAD(log1p)(exp_(-x)) : GEOACT_QUAD(log1p)(exp_(x)); }
 static Quad tanh_(Quad x) {
   const Quad e = GEOACT_QUAD(expm1)(-2 * GEOACT_QUAD(fabs)(x));
   return GEOACT_QUAD(copysign)(e / (e + 2), x);
@@ -60,9 +58,12 @@ struct Test {
 template <class V, template <class> class A>
 GEOACT_INLINE A<V> make(const std::vector<double>& p) {
   using T = ga::scalar_of<V>;
-  if constexpr (A<V>::parameters == 0) return A<V>{};
-  else if constexpr (A<V>::parameters == 1) return A<V>{V(T(float(p[0])))};
-  else return A<V>{V(T(float(p[0]))), V(T(float(p[1])))};
+  if constexpr (A<V>::parameters == 0)
+    return A<V>{};
+  else if constexpr (A<V>::parameters == 1)
+    return A<V>{V(T(float(p[0])))};
+  else
+    return A<V>{V(T(float(p[0]))), V(T(float(p[1])))};
 }
 
 template <class T, template <class> class A>
@@ -121,8 +122,7 @@ Errors32 float32_errors(const std::vector<double>& p, uint64_t stride) {
     for (int n = 0; n < block; pattern += stride) {
       const uint32_t b = uint32_t(pattern < uint64_t(1) << 32 ? pattern : 0);
       if ((b & 0x7f800000u) == 0x7f800000u) {
-        pattern +=
-            (0x00800000u - (b & 0x007fffffu) + stride - 1) / stride * stride - stride;  // past inf and NaN
+        pattern += (0x00800000u - (b & 0x007fffffu) + stride - 1) / stride * stride - stride;  // past inf and NaN
         continue;
       }
       std::memcpy(&x[n++], &b, 4);
@@ -210,8 +210,7 @@ Errors64 float64_errors(const std::vector<double>& p, Reference reference, const
   for (size_t i = 0; i < x.size(); ++i) {
     const Quad ideal = reference(x[i], q);
     if (GEOACT_QUAD(fabs)(ideal) <= Quad(1.7976931348623157e308)) worst.value.take(ulps64(y[i], ideal), x[i]);
-    if (i % 8 == 0 && std::fabs(x[i]) < 1e4 &&
-        std::fabs(x[i]) > 1e-4) {  // slope: against a difference quotient
+    if (i % 8 == 0 && std::fabs(x[i]) < 1e4 && std::fabs(x[i]) > 1e-4) {  // slope: against a difference quotient
       const Quad h = Quad(1e-12), at = reference(x[i], q);
       const Quad up = (reference(x[i] + h, q) - at) / h, down = (at - reference(x[i] - h, q)) / h;
       if (GEOACT_QUAD(fabs)(up - down) > Quad(1e-9)) continue;  // a kink
@@ -233,8 +232,7 @@ template <class T, template <class> class A>
 int wrong_edges(const std::vector<double>& p, Reference reference, const char* name) {
   using V = ga::widest<T>;
   const T infinity = T(INFINITY), huge = sizeof(T) == 4 ? T(3.4e38f) : T(1.7e308);
-  const T edges[] = {T(0), T(-0.0),  infinity, -infinity, T(NAN), -huge,
-                     huge, T(-1e30), T(1e30),  T(-2000),  T(2000)};
+  const T edges[] = {T(0), T(-0.0), infinity, -infinity, T(NAN), -huge, huge, T(-1e30), T(1e30), T(-2000), T(2000)};
   Quad q[2] = {};
   for (size_t k = 0; k < p.size(); ++k) q[k] = float(p[k]);
   int wrong = 0;
@@ -244,10 +242,9 @@ int wrong_edges(const std::vector<double>& p, Reference reference, const char* n
     evaluate<T, A>(p, in, out, static_cast<T*>(nullptr), V::W);
     const T ideal = T(reference(x, q)), scalar = make<T, A>(p).value(x);
     for (T y : {out[0], out[V::W - 1], scalar})
-      if (!same(y, ideal) &&
-          !(ideal != 0 && std::isfinite(y) && std::fabs(y - ideal) <= T(1e-6) * std::fabs(ideal))) {
-        std::printf("  EDGE %s %s x=%g: %g, not %g\n", name, sizeof(T) == 4 ? "float32" : "float64",
-                    double(x), double(y), double(ideal));
+      if (!same(y, ideal) && !(ideal != 0 && std::isfinite(y) && std::fabs(y - ideal) <= T(1e-6) * std::fabs(ideal))) {
+        std::printf("  EDGE %s %s x=%g: %g, not %g\n", name, sizeof(T) == 4 ? "float32" : "float64", double(x),
+                    double(y), double(ideal));
         ++wrong;
       }
   }
@@ -273,13 +270,12 @@ struct Run {
         n += std::snprintf(label + n, sizeof label - n, "%c%g", k ? ',' : ' ', p[k]);
       const Errors64 e64 = float64_errors<A>(p, t.reference, x64);
       const Errors32 e32 = float32_errors<A>(p, stride);
-      const int edges =
-          wrong_edges<float, A>(p, t.reference, label) + wrong_edges<double, A>(p, t.reference, label);
+      const int edges = wrong_edges<float, A>(p, t.reference, label) + wrong_edges<double, A>(p, t.reference, label);
       const bool bad = !(e32.value.ulp <= t.limit32) || !(e64.value.ulp <= t.limit64) || edges;
       failures += bad;
-      std::printf("%-22s %-9s %7.3f %-14.8g %-9s %7.3f %-22.17g %6.2f %-12.5g %6.2f %-12.5g%s\n", label,
-                  "float32", e32.value.ulp, e32.value.at, "float64", e64.value.ulp, e64.value.at,
-                  e32.slope.ulp, e32.slope.at, e64.slope.ulp, e64.slope.at, bad ? "  FAILED" : "");
+      std::printf("%-22s %-9s %7.3f %-14.8g %-9s %7.3f %-22.17g %6.2f %-12.5g %6.2f %-12.5g%s\n", label, "float32",
+                  e32.value.ulp, e32.value.at, "float64", e64.value.ulp, e64.value.at, e32.slope.ulp, e32.slope.at,
+                  e64.slope.ulp, e64.slope.at, bad ? "  FAILED" : "");
       std::fflush(stdout);
     }
   }
@@ -319,8 +315,7 @@ static void each(F& run) {
   run(Test<ga::Relu>{[](Quad x, Q) { return x < 0 ? 0 : x; }, 0, 0});
   run(Test<ga::LeakyRelu>{[](Quad x, Q p) { return x > 0 ? x : x * p[0]; }, 0.5, 0.5, {{0.01}, {0.1}}});
   run(Test<ga::ReluSquared>{[](Quad x, Q) { return x <= 0 ? 0 : x * x; }, 0.5, 0.5});
-  run(Test<ga::Elu>{
-      [](Quad x, Q p) { return x > 0 ? x : p[0] * GEOACT_QUAD(expm1)(x); }, 2, 4, {{1}, {0.3}, {1.7}}});
+  run(Test<ga::Elu>{[](Quad x, Q p) { return x > 0 ? x : p[0] * GEOACT_QUAD(expm1)(x); }, 2, 4, {{1}, {0.3}, {1.7}}});
   run(Test<ga::Silu>{[](Quad x, Q) { return x * sigmoid(x); }, 2, 4});
   run(Test<ga::Gelu>{[](Quad x, Q) { return x * normal_cdf(x); }, 4, 4});
   run(Test<ga::GeluTanh>{[](Quad x, Q) { return x * sigmoid(tanh_gelu_argument(x)); }, 4, 4});
@@ -332,8 +327,7 @@ static void each(F& run) {
   run(Test<ga::HardSwish>{[](Quad x, Q) { return x * clamp6(x + 3) / 6; }, 2, 4});
   run(Test<ga::Mish>{[](Quad x, Q) { return x * tanh_(softplus(x)); }, 4, 4});
   run(Test<ga::Prelu>{[](Quad x, Q p) { return x > 0 ? x : x * p[0]; }, 0.5, 0.5, {{0.25}, {-0.3}}});
-  run(Test<ga::Swish>{
-      [](Quad x, Q p) { return x * sigmoid(p[0] * x); }, 2, 4, {{1.702}, {1}, {0.3}, {-1.3}, {0}}});
+  run(Test<ga::Swish>{[](Quad x, Q p) { return x * sigmoid(p[0] * x); }, 2, 4, {{1.702}, {1}, {0.3}, {-1.3}, {0}}});
 }
 
 int main(int count, char** argument) {
@@ -346,8 +340,8 @@ int main(int count, char** argument) {
   }
   Run run{count > 1 ? std::strtoull(argument[1], nullptr, 10) : 1,
           samples64(count > 2 ? std::atoll(argument[2]) : 300000), only};
-  std::printf("%-22s %-9s %7s %-14s %-9s %7s %-22s %s\n", "activation", "dtype", "max ulp", "at x", "dtype",
-              "max ulp", "at x", "slope error in 2^-24, at x; in 2^-53, at x");
+  std::printf("%-22s %-9s %7s %-14s %-9s %7s %-22s %s\n", "activation", "dtype", "max ulp", "at x", "dtype", "max ulp",
+              "at x", "slope error in 2^-24, at x; in 2^-53, at x");
   each(run);
   return run.failures != 0;
 }

@@ -30,7 +30,7 @@ def _sum(values):
 def _like_a_mean(values, m2):
     """Where y >= 0 the sum is n times the mean, which is right relative to max(|mean|, sd)."""
     total, size = _sum(values)
-    return total, np.maximum(size, np.sqrt(m2 * values.shape[1]))
+    return total, np.fmax(size, np.sqrt(m2 * values.shape[1]))
 
 
 def _slope_sums(slope):

@@ -222,12 +222,23 @@ class Walk {
       probe.rows = count >= 1024 ? 8 : count >= 32 ? 4 : 1;
       probe.columns = probe.rows == 1 ? count : count >= 1024 ? 16 : 8;
       for (int k = 0; k < task_.inputs; ++k) probe.in_stride[k] = count / probe.rows;
-      const int64_t some = probe.rows * probe.columns;
       kernels_.examine(probe, exact_[0], exact_[1], exact_[2]);
-      x = mean_of(exact_[0], some, 1);
-      y = mean_of(exact_[1], some, 1);
+      x = middle_of(exact_[0], probe.rows, probe.columns);
+      y = middle_of(exact_[1], probe.rows, probe.columns);
     }
     set_shift(0, usable(x), usable(y));
+  }
+  // The median of the means of 1, 4 or 8 pieces: an outlier spoils the mean of its own piece only.
+  static double middle_of(const double* v, int64_t pieces, int64_t length) {
+    if (pieces == 1) return mean_of(v, length, 1);
+    double means[8];
+    for (int64_t i = 0; i < pieces; ++i) {
+      const double mean = mean_of(v + i * length, length, 1);
+      int64_t k = i;
+      for (; k > 0 && means[k - 1] > mean; --k) means[k] = means[k - 1];
+      means[k] = mean;
+    }
+    return (means[pieces / 2 - 1] + means[pieces / 2]) / 2;
   }
   // After a NaN the group's moments are NaN whatever the shift; a shift of NaN would also send every tile to be
   // measured again.

@@ -17,9 +17,7 @@ def _blocks(language):
 
 def test_the_example_prints_what_the_readme_shows(tmp_path):
     (code,), (shown,) = _blocks("python"), _blocks("text")
-    ran = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == shown
 

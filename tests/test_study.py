@@ -25,9 +25,7 @@ from geoact.study.training import Adam, BinaryHead, GradientDescent, SoftmaxHead
 
 TINY = StudyConfig(
     seeds=2,
-    choices=tuple(
-        choice for choice in CHOICES if choice.name in ("sigmoid", "centered_sigmoid", "relu", "leaky_relu")
-    ),
+    choices=tuple(choice for choice in CHOICES if choice.name in ("sigmoid", "centered_sigmoid", "relu", "leaky_relu")),
     replica_epochs=3,
     moons_epochs=3,
     init_width=16,
@@ -120,9 +118,7 @@ def test_networks_of_a_stack_train_as_they_would_alone(optimiser):
         pass
     for net, single in enumerate(alone):
         pick = slice(net, net + 1)
-        for _ in train(
-            single, optimiser(single, rates[pick]), head, x[pick], labels[pick], orders[:, pick], batch=4
-        ):
+        for _ in train(single, optimiser(single, rates[pick]), head, x[pick], labels[pick], orders[:, pick], batch=4):
             pass
         np.testing.assert_allclose(single.parameters[0], together.parameters[net], rtol=1e-9, atol=1e-12)
 
@@ -161,9 +157,7 @@ def test_overhead_returns_ordered_ratios_and_agrees_with_numpy():
 
 def finding(*winners: str) -> claims.Finding:
     values = {"sigmoid": (2.0, 1.0), "relu": (1.0, 2.0), "neither": (1.0, 1.0)}
-    return claims.Finding(
-        "A title", "", [claims.higher_keeps("q", "shape", *values[name], 0.1) for name in winners]
-    )
+    return claims.Finding("A title", "", [claims.higher_keeps("q", "shape", *values[name], 0.1) for name in winners])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 // How one part of a call is walked: axes to blocks, blocks to tiles, tiles to records.
 //
-// A tile is what is measured before float32 sums become a float64 record: at most 4096 elements of a flat run, or 256
+// A tile is what is measured before float32 sums become a float64 record: at most 256 vectors of a flat run, or 256
 // rows of a panel of columns. What the kernels cannot read in place (strided rows, an input the output overwrites) or
 // should not write in place (an output larger than the cache) passes through a small buffer that stays in L1/L2. Tile
 // borders depend on element indices only, so neither alignment nor the number of threads moves a result.
@@ -15,7 +15,7 @@
 
 namespace geoact::GEOACT_ISA {
 
-inline constexpr int64_t flat_tile = 4096, panel_columns = 512, panel_rows = 256, staged_rows = 64, call_rows = 16;
+inline constexpr int64_t longest_tile = 4096, panel_columns = 512, panel_rows = 256, staged_rows = 64, call_rows = 16;
 inline constexpr int64_t probe_rows = 4, refine_rows = 32, flat_ahead = 64;  // rows, rows, vectors
 inline constexpr int64_t bytes_ahead = 16384;  // what a core computes on while memory answers
 // Deviations below it have squares that lose digits in float32; harmless for float64, whose range is far away.
@@ -90,6 +90,8 @@ class Walk {
   static constexpr bool measured = L != Level::none, shifted = L == Level::moments && has_shift<Statistics>;
   static constexpr int cells = cells_of<Statistics, L>;
   static constexpr int64_t panel_strips = panel_columns / V::W;
+  // A lane of float32 sums takes at most 256 values, however narrow the vector.
+  static constexpr int64_t flat_tile = sizeof(T) == 4 ? 256 * V::W : longest_tile;
 
  public:
   Walk(const Task& task, KernelPair<T> kernels, int item, double smallest_normal)
@@ -515,7 +517,7 @@ class Walk {
   alignas(64) Lanes lanes_[panel_strips];
   alignas(64) Shift shift_[panel_strips];
   alignas(64) V parameter_lanes_[panel_strips];
-  alignas(64) double exact_[3][flat_tile];
+  alignas(64) double exact_[3][longest_tile];
 };
 
 }  // namespace geoact::GEOACT_ISA

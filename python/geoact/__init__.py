@@ -17,7 +17,7 @@ __version__ = "0.1.0"
 # The function, not the module of the same name: geoact.activations() lists the rows.
 activations = _registry.activations
 
-__all__ = [  # noqa: PLE0604
+__all__ = [
     "Activation",
     "GeometryStats",
     "GradientStats",

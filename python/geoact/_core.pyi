@@ -6,9 +6,7 @@ import numpy.typing as npt
 class Accumulator:
     """Running records of all groups; the state of geoact.GeometryStats."""
 
-    def __init__(
-        self, direction: str, per: str, channel_axis: int, level: str, saturation: float
-    ) -> None: ...
+    def __init__(self, direction: str, per: str, channel_axis: int, level: str, saturation: float) -> None: ...
     @property
     def groups(self) -> int: ...
     @property

@@ -168,7 +168,5 @@ def mish(x: Array) -> Array:
 def mish_slope(x: Array) -> Array:
     e = np.exp(-np.abs(x))
     t = np.where(x < 0, e * (e + 2) / (e * (e + 2) + 2), (1 + 2 * e) / (1 + 2 * e + 2 * e * e))
-    sech = np.where(x < 0, 2 * (1 + e), 2 * e * (1 + e)) / np.where(
-        x < 0, e * (e + 2) + 2, 1 + 2 * e + 2 * e * e
-    )
+    sech = np.where(x < 0, 2 * (1 + e), 2 * e * (1 + e)) / np.where(x < 0, e * (e + 2) + 2, 1 + 2 * e + 2 * e * e)
     return np.asarray(t + np.clip(x, -1e3, 1e3) * sech * sech * sigmoid(x))

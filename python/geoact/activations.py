@@ -150,9 +150,7 @@ class Activation:
         else:
             values = self._defaults
         if row.name == "elu" and isinstance(values[0], (int, float, _np.floating)) and values[0] < 0:
-            raise ValueError(
-                f"alpha must not be negative in backward, got {values[0]}: the slope is read from y"
-            )
+            raise ValueError(f"alpha must not be negative in backward, got {values[0]}: the slope is read from y")
         saved = y if row.saves == "y" else x
         if saved is None:
             other = " (x was given)" if row.saves == "y" and x is not None else ""
@@ -160,22 +158,16 @@ class Activation:
             raise TypeError(f"{row.name}.backward needs {row.saves}= of the forward call{other}")
         return _frontend.backward(row, dy, saved, values, out, stats, channel_axis)
 
-    def _bind(
-        self, values: tuple[object, ...], named: dict[str, object]
-    ) -> tuple[Activation, tuple[object, ...], int]:
+    def _bind(self, values: tuple[object, ...], named: dict[str, object]) -> tuple[Activation, tuple[object, ...], int]:
         """Arguments after x, by position or name, to one value per parameter."""
         row = self
         if self.variants:
             if len(values) > 1 or (values and "approximate" in named) or set(named) - {"approximate"}:
-                given = ", ".join(
-                    [*map(repr, values), *(f"{name}={value!r}" for name, value in named.items())]
-                )
+                given = ", ".join([*map(repr, values), *(f"{name}={value!r}" for name, value in named.items())])
                 raise TypeError(f"{self.name} takes approximate= besides x, out and stats, got {given}")
             choice = named.get("approximate", values[0] if values else "none")
             if not isinstance(choice, str) or choice not in self.variants:
-                raise ValueError(
-                    f"approximate is {choice!r} (accepted: {', '.join(map(repr, self.variants))})"
-                )
+                raise ValueError(f"approximate is {choice!r} (accepted: {', '.join(map(repr, self.variants))})")
             return _ROWS[self.variants[choice]], (), 1
         channel_axis = 1
         if "channel_axis" in named and self.trainable:
@@ -184,9 +176,7 @@ class Activation:
                 raise TypeError(f"channel_axis must be an int, got {type(axis).__name__}")
             channel_axis = axis
         if len(values) > len(self.parameters):
-            raise TypeError(
-                f"{self.name} takes {1 + len(self.parameters)} positional arguments, got {1 + len(values)}"
-            )
+            raise TypeError(f"{self.name} takes {1 + len(self.parameters)} positional arguments, got {1 + len(values)}")
         bound = dict(zip(self._names, values, strict=False))
         for name, value in named.items():
             if name not in self._names:
@@ -289,11 +279,7 @@ elu = Activation(
     "x if x > 0 else alpha (exp(x) - 1)",
     _ref.elu,
     _ref.elu_slope,
-    (
-        Parameter(
-            "alpha", 1.0, "size of the negative plateau; backward reads the slope from y and needs alpha >= 0"
-        ),
-    ),
+    (Parameter("alpha", 1.0, "size of the negative plateau; backward reads the slope from y and needs alpha >= 0"),),
     source="Clevert, Unterthiner, Hochreiter (2016), Fast and accurate deep network learning by ELUs.",
 )
 silu = Activation(

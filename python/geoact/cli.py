@@ -72,13 +72,9 @@ def build_app() -> "typer.Typer":
         seeds: Annotated[int, typer.Option(min=2, help="Seeds of the grids on two moons and digits.")] = 10,
         only: Annotated[
             list[str] | None,
-            typer.Option(
-                help="Run only this section (repeatable): replica, learning-rates, axes, digits, overhead."
-            ),
+            typer.Option(help="Run only this section (repeatable): replica, learning-rates, axes, digits, overhead."),
         ] = None,
-        as_json: Annotated[
-            bool, typer.Option("--json", help="Print a summary as JSON on standard output.")
-        ] = False,
+        as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON on standard output.")] = False,
     ) -> None:
         """Run the study of activations and geometry, and write its report."""
         code = run_study_command(out, seeds, only or [], as_json)

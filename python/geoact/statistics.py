@@ -109,9 +109,7 @@ class _Statistics:
         for row in layer:
             if row.name == name:
                 if self._per != "channel":
-                    raise ValueError(
-                        f"{name} compares channels: use per='channel' (this one has per={self._per!r})"
-                    )
+                    raise ValueError(f"{name} compares channels: use per='channel' (this one has per={self._per!r})")
                 if self.groups == 0:
                     return float("nan")
                 return self._compute(row)

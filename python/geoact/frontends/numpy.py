@@ -58,9 +58,7 @@ def backward(
             raise TypeError(f"stats must be a geoact.GradientStats, got {type(stats).__name__}")
         accumulator = stats._accumulator
     try:
-        return _core.backward(
-            row._index, dy, saved, row.saves, values, row._names, out, accumulator, channel_axis
-        )
+        return _core.backward(row._index, dy, saved, row.saves, values, row._names, out, accumulator, channel_axis)
     except TypeError:
         _hint(dy, "dy")
         raise

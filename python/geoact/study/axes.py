@@ -92,9 +92,7 @@ def steps(config: StudyConfig) -> int:
     return len(INPUTS) * len(config.choices) * len(config.init_dtypes) * config.init_seeds
 
 
-def _measure_one(
-    config: StudyConfig, choice: Choice, dtype: str, seed: int, x: NDArray[Any]
-) -> list[LayerAxes]:
+def _measure_one(config: StudyConfig, choice: Choice, dtype: str, seed: int, x: NDArray[Any]) -> list[LayerAxes]:
     stored = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
     draw = np.random.default_rng([seed, 2])
     widths = (x.shape[1],) + (config.init_width,) * config.init_depth + (OUTPUTS,)

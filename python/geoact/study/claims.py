@@ -94,9 +94,7 @@ _PHRASES = {
 
 
 def _titles(findings: Sequence[Finding], claim: int, kind: str) -> list[str]:
-    return [
-        finding.title[0].lower() + finding.title[1:] for finding in findings if finding.verdict(claim) == kind
-    ]
+    return [finding.title[0].lower() + finding.title[1:] for finding in findings if finding.verdict(claim) == kind]
 
 
 def _together(findings: Sequence[Finding]) -> str:

@@ -89,10 +89,7 @@ def _draw_losses(result: replica.Replica, figure: Figure, theme: Theme) -> None:
     axes.set_xticks([0, *replica.CHECKPOINTS])
     axes.set_xlabel("epoch")
     axes.set_ylabel("binary cross-entropy")
-    ends = [
-        (np.mean(n.losses[-window:]), shown(n.activation), colour(n.activation, theme))
-        for n in result.networks
-    ]
+    ends = [(np.mean(n.losses[-window:]), shown(n.activation), colour(n.activation, theme)) for n in result.networks]
     label_ends(axes, [(float(y), text, tint) for y, text, tint in ends], x=epochs * 1.01, gap=0.08)
 
 
@@ -108,10 +105,7 @@ def _draw_boundaries(result: replica.Replica, figure: Figure, theme: Theme) -> N
         shade = head.probabilities(network.forward(grid).scores)[0, :, 0].reshape(len(ticks), -1)
         axes.pcolormesh(ticks, ticks, shade, cmap=shades, vmin=0, vmax=1, alpha=0.75, rasterized=True)
         axes.contour(ticks, ticks, shade, levels=[0.5], colors=[theme.ink], linewidths=1.4)
-        wrong = (
-            head.predictions(head.probabilities(network.forward(split.x_test[None]).scores))[0]
-            != split.labels_test
-        )
+        wrong = head.predictions(head.probabilities(network.forward(split.x_test[None]).scores))[0] != split.labels_test
         for label, shape, tint in ((0, "o", "#1f5f91"), (1, "^", "#a84f1b")):
             points = split.x_test[split.labels_test == label]
             axes.scatter(
@@ -123,9 +117,7 @@ def _draw_boundaries(result: replica.Replica, figure: Figure, theme: Theme) -> N
                 edgecolors=theme.surface,
                 linewidths=0.5,
             )
-        axes.scatter(
-            split.x_test[wrong, 0], split.x_test[wrong, 1], s=46, marker="x", color=theme.ink, linewidths=1.3
-        )
+        axes.scatter(split.x_test[wrong, 0], split.x_test[wrong, 1], s=46, marker="x", color=theme.ink, linewidths=1.3)
         axes.set_title(f"{shown(outcome.activation)}: {outcome.test_accuracy:.0%} correct")
         axes.set_aspect("equal")
         axes.grid(visible=False)
@@ -166,9 +158,7 @@ def _draw_accuracy(result: GridResult, figure: Figure, theme: Theme) -> None:
             accuracy, tint = result.cell(name, setting).accuracy, colour(name, theme)
             seeds = np.maximum(accuracy.values, floor)
             axes.plot(seeds, [row] * len(seeds), "|", color=tint, alpha=0.35, markersize=7, clip_on=False)
-            axes.plot(
-                [accuracy.low, accuracy.high], [row, row], color=tint, linewidth=2.4, solid_capstyle="butt"
-            )
+            axes.plot([accuracy.low, accuracy.high], [row, row], color=tint, linewidth=2.4, solid_capstyle="butt")
             axes.plot(accuracy.mean, row, marker(name), color=tint, markersize=5.5)
         axes.set_title(setting)
         axes.set_xlim(floor, 1.0)
@@ -230,9 +220,7 @@ def _draw_panels(
         _label_lines(axes, curves[panel.quantity], theme, panel.logarithmic)
 
 
-def _draw_lines(
-    axes: Axes, curves: Curves, theme: Theme, logarithmic: bool, x_ticks: Sequence[float]
-) -> None:
+def _draw_lines(axes: Axes, curves: Curves, theme: Theme, logarithmic: bool, x_ticks: Sequence[float]) -> None:
     sparse = len(x_ticks) <= 3
     for name, (x, y) in curves.items():
         values = _positive(y) if logarithmic else np.asarray(y, dtype=float)
@@ -288,9 +276,7 @@ def _initial_figures(result: InitialAxes) -> list[FigureSpec]:
 def _draw_initial(result: InitialAxes, data: str, dtype: str, figure: Figure, theme: Theme) -> None:
     depths = list(range(1, result.depth + 1))
     curves: dict[str, Curves] = {
-        panel.quantity: {
-            name: (depths, result.curve(data, name, dtype, panel.quantity)) for name in result.activations
-        }
+        panel.quantity: {name: (depths, result.curve(data, name, dtype, panel.quantity)) for name in result.activations}
         for panel in PANELS
     }
     ticks = [depth for depth in depths if depth == 1 or depth % 5 == 0 or result.depth < 5]
@@ -303,9 +289,7 @@ HIGHLIGHTED = ("sigmoid", "centered_sigmoid", "tanh", "relu")
 def _draw_precision(result: InitialAxes, figure: Figure, theme: Theme) -> None:
     # The last column is wider: the names of the curves stand there.
     room = {"width_ratios": [1.0] * (len(result.dtypes) - 1) + [1.62]}
-    grid = figure.subplots(
-        len(result.inputs), len(result.dtypes), sharey=True, squeeze=False, gridspec_kw=room
-    )
+    grid = figure.subplots(len(result.inputs), len(result.dtypes), sharey=True, squeeze=False, gridspec_kw=room)
     depths = list(range(1, result.depth + 1))
     for data, line in zip(result.inputs, grid, strict=True):
         for dtype, axes in zip(result.dtypes, line, strict=True):

@@ -78,13 +78,8 @@ def _accuracy(title: str, result: GridResult) -> Finding:
         comparisons.append(_paired(f"accuracy ({setting})", "accuracy", sigmoid, relu))
         parts.append(f"{setting}: {_percent(sigmoid)} against {_percent(relu)}")
     first, best = result.settings[0], {name: result.best(name) for name in NAMES}
-    best_pair = _paired(
-        "accuracy (best setting of each)", "accuracy", best["sigmoid"].accuracy, best["relu"].accuracy
-    )
-    gap = [
-        result.cell("relu", s).accuracy.mean - result.cell("sigmoid", s).accuracy.mean
-        for s in result.settings
-    ]
+    best_pair = _paired("accuracy (best setting of each)", "accuracy", best["sigmoid"].accuracy, best["relu"].accuracy)
+    gap = [result.cell("relu", s).accuracy.mean - result.cell("sigmoid", s).accuracy.mean for s in result.settings]
     best_gap = best["relu"].accuracy.mean - best["sigmoid"].accuracy.mean
     if abs(best_gap) < abs(gap[0]) / 2:
         meaning = f"so most of the gap of {abs(gap[0]):.1%} at {first} goes away with the training setting"
@@ -117,9 +112,7 @@ def _paired(quantity: str, axis: str, sigmoid: Spread, relu: Spread) -> Comparis
 def _shape(result: InitialAxes) -> Finding:
     wide = result.dtypes[0]
     comparisons = [_ranks(result, data, wide, "shape") for data in result.inputs]
-    parts = [
-        f"{data} {_both(comparison)}" for data, comparison in zip(result.inputs, comparisons, strict=True)
-    ]
+    parts = [f"{data} {_both(comparison)}" for data, comparison in zip(result.inputs, comparisons, strict=True)]
     share = {name: result.at(result.inputs[0], name, wide, "linear_share", 1) for name in NAMES}
     text = (
         f"At initialisation, after {result.depth} layers in {wide}, the rank correlation of pair distances "
@@ -143,9 +136,7 @@ def _ranks(result: InitialAxes, data: str, dtype: str, axis: str) -> Comparison:
     }
     error = sqrt(sum(row.spearman_sd**2 for row in rows.values()) / result.seeds)
     values = {name: row.quantities["spearman"] for name, row in rows.items()}
-    return higher_keeps(
-        f"rank correlation, {data}, {dtype}", axis, **values, margin=max(2 * error, RANK_MARGIN)
-    )
+    return higher_keeps(f"rank correlation, {data}, {dtype}", axis, **values, margin=max(2 * error, RANK_MARGIN))
 
 
 def _scale(result: InitialAxes) -> Finding:
@@ -201,10 +192,7 @@ def _centred(result: InitialAxes, wide: str, narrow: str) -> str:
         [result.at(data, name, dtype, "spearman", result.depth) for dtype in (wide, narrow)]
         for name in ("centered_sigmoid", "sigmoid")
     )
-    numbers = (
-        "The centred sigmoid, the same curve moved down by one half, has "
-        f"{centred[0]:.2f} and {centred[1]:.2f}"
-    )
+    numbers = f"The centred sigmoid, the same curve moved down by one half, has {centred[0]:.2f} and {centred[1]:.2f}"
     lost, kept = plain[0] - plain[1] > 0.1, centred[0] - centred[1] < RANK_MARGIN
     if lost and kept:
         return f"{numbers}: what sigmoid loses is lost to rounding around its mean of one half ({data})."
@@ -214,12 +202,10 @@ def _centred(result: InitialAxes, wide: str, narrow: str) -> str:
 def _gradient(result: InitialAxes) -> Finding:
     comparisons = [_magnitude(result, data, "mean_sq_slope", "gradient") for data in result.inputs]
     realised = {
-        name: float(np.mean(result.curve(result.inputs[0], name, result.dtypes[0], "realised_gain")))
-        for name in NAMES
+        name: float(np.mean(result.curve(result.inputs[0], name, result.dtypes[0], "realised_gain"))) for name in NAMES
     }
     parts = [
-        f"{c.sigmoid:.3f} against {c.relu:.3f} ({data})"
-        for data, c in zip(result.inputs, comparisons, strict=True)
+        f"{c.sigmoid:.3f} against {c.relu:.3f} ({data})" for data, c in zip(result.inputs, comparisons, strict=True)
     ]
     text = (
         "The mean squared slope E f'², by which one activation scales the squared gradient, is in the first "
@@ -239,9 +225,7 @@ def _trained(title: str, result: GridResult) -> Finding:
         last = max(row.layer for row in result.axes)
         rows = {name: result.layer(name, setting, last).quantities for name in NAMES}
         ranks = _paired(f"rank correlation ({setting})", "shape", *(rows[name]["spearman"] for name in NAMES))
-        bits = _paired(
-            f"effective bits ({setting})", "resolution", *(rows[name]["effective_bits"] for name in NAMES)
-        )
+        bits = _paired(f"effective bits ({setting})", "resolution", *(rows[name]["effective_bits"] for name in NAMES))
         comparisons += [ranks, bits]
         gain, slope = ({name: rows[name][key].mean for name in NAMES} for key in ("gain", "realised_gain"))
         parts.append(
@@ -260,8 +244,7 @@ def _trained(title: str, result: GridResult) -> Finding:
 
 def _count(comparisons: list[Comparison]) -> str:
     groups = {
-        keeper: [c.quantity for c in comparisons if c.keeps_more == keeper]
-        for keeper in ("sigmoid", "relu", "neither")
+        keeper: [c.quantity for c in comparisons if c.keeps_more == keeper] for keeper in ("sigmoid", "relu", "neither")
     }
     words = [f"{NAMES[key]} keeps more in {', '.join(groups[key])}" for key in NAMES if groups[key]]
     if groups["neither"]:

@@ -66,9 +66,7 @@ class GridResult:
 
     def best(self, activation: str) -> Cell:
         """Return the setting under which an activation scored highest on average (the first of equals)."""
-        return max(
-            (cell for cell in self.cells if cell.activation == activation), key=lambda c: c.accuracy.mean
-        )
+        return max((cell for cell in self.cells if cell.activation == activation), key=lambda c: c.accuracy.mean)
 
     def layer(self, activation: str, setting: str, layer: int) -> AxesRow:
         """Return the axes of one layer, counted from 1."""
@@ -121,9 +119,7 @@ def _train_stack(
     rates = np.repeat([setting.learning_rate for setting in settings], len(seeds))
     x = _stacked([split.x_train for split in task.splits], copies).astype(task.dtype, copy=False)
     labels = _stacked([split.labels_train for split in task.splits], copies)
-    orders = np.stack(
-        [np.tile(_permutations(seed, task.epochs, x.shape[1]), (1, copies, 1)) for seed in seeds], axis=2
-    )
+    orders = np.stack([np.tile(_permutations(seed, task.epochs, x.shape[1]), (1, copies, 1)) for seed in seeds], axis=2)
     orders = orders.reshape(task.epochs, copies * len(seeds), x.shape[1])
     optimiser = OPTIMISERS[method](network, rates)
     for _ in train(network, optimiser, task.head, x, labels, orders, task.batch):
@@ -142,9 +138,7 @@ def _stacked(parts: Sequence[NDArray[Any]], copies: int) -> NDArray[Any]:
     return np.concatenate([np.stack(parts)] * copies)
 
 
-def _judge(
-    task: Task, network: Network, choice: Choice, setting: Setting, index: int
-) -> tuple[Cell, list[AxesRow]]:
+def _judge(task: Task, network: Network, choice: Choice, setting: Setting, index: int) -> tuple[Cell, list[AxesRow]]:
     """Accuracy and axes of the seeds trained under one setting, the ``index``-th block of the stack."""
     accuracies, layers = [], []
     for seed, split in enumerate(task.splits):

@@ -25,9 +25,7 @@ def describe() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": packages,
-        "geoact": {
-            key: value for key, value in information.items() if key not in {*packages, "python", "cpu"}
-        },
+        "geoact": {key: value for key, value in information.items() if key not in {*packages, "python", "cpu"}},
         "measured_at": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
 

@@ -49,15 +49,11 @@ class Network:
     array.
     """
 
-    def __init__(
-        self, choice: Choice, widths: Sequence[int], nets: int, dtype: DTypeLike = np.float64
-    ) -> None:
+    def __init__(self, choice: Choice, widths: Sequence[int], nets: int, dtype: DTypeLike = np.float64) -> None:
         self.choice = choice
         self.widths = tuple(widths)
         self.activation: Any = geoact.get(choice.name)
-        count = sum(
-            (fan_in + 1) * fan_out for fan_in, fan_out in zip(self.widths, self.widths[1:], strict=False)
-        )
+        count = sum((fan_in + 1) * fan_out for fan_in, fan_out in zip(self.widths, self.widths[1:], strict=False))
         self.parameters: NDArray[Any] = np.zeros((nets, count), dtype)
         self.gradients: NDArray[Any] = np.zeros((nets, count), dtype)
         self.weights, self.biases = self._views(self.parameters)

@@ -129,9 +129,7 @@ def _calls_per_round(way: Callable[[], object], least: float) -> int:
     return max(1, int(np.ceil(least / max(perf_counter() - start, 1e-7))))
 
 
-def _interleave(
-    ways: dict[str, Callable[[], object]], rounds: int, calls: int
-) -> dict[str, NDArray[np.float64]]:
+def _interleave(ways: dict[str, Callable[[], object]], rounds: int, calls: int) -> dict[str, NDArray[np.float64]]:
     """Seconds per call, one reading per way and round, after one round that is thrown away."""
     readings: dict[str, list[float]] = {way: [] for way in ways}
     for turn in range(rounds + 1):

@@ -127,9 +127,7 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], x: float, gap
     distance between two names as a share of the axes' height. Call it after the limits are final.
     """
     to_share = axes.transData + axes.transAxes.inverted()
-    wanted = sorted(
-        (float(to_share.transform((x, y))[1]), text, tint) for y, text, tint in ends if np.isfinite(y)
-    )
+    wanted = sorted((float(to_share.transform((x, y))[1]), text, tint) for y, text, tint in ends if np.isfinite(y))
     places = spread_out([min(max(share, 0.02), 0.97) for share, _, _ in wanted], gap)
     start = float(to_share.transform((x, axes.get_ylim()[0]))[0])
     for place, (share, text, tint) in zip(places, wanted, strict=True):
@@ -168,9 +166,7 @@ def spread_out(wanted: Sequence[float], gap: float) -> list[float]:
     clusters: list[list[float]] = []
     for position in wanted:
         clusters.append([position])
-        while len(clusters) > 1 and _start(clusters[-1], gap) < _start(clusters[-2], gap) + gap * len(
-            clusters[-2]
-        ):
+        while len(clusters) > 1 and _start(clusters[-1], gap) < _start(clusters[-2], gap) + gap * len(clusters[-2]):
             last = clusters.pop()
             clusters[-1] += last
     return [_start(cluster, gap) + gap * index for cluster in clusters for index in range(len(cluster))]

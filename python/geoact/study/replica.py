@@ -95,9 +95,7 @@ def _train_one(
     head = BinaryHead()
     optimiser = GradientDescent(network, np.array([LEARNING_RATE]))
     losses = []
-    for loss in train(
-        network, optimiser, head, split.x_train[None], split.labels_train[None], orders[:, None], BATCH
-    ):
+    for loss in train(network, optimiser, head, split.x_train[None], split.labels_train[None], orders[:, None], BATCH):
         losses.append(float(loss[0]))
         advance()
     x_test, labels_test = split.x_test[None], split.labels_test[None]
@@ -124,15 +122,11 @@ def _checks(network: ReplicaNetwork) -> list[Check]:
     checks.append(_check(name, "test accuracy, %", PRINTED_ACCURACY[name], 100 * network.test_accuracy))
     checks += [
         _check(name, f"np.std of hidden layer {layer}", printed, measured)
-        for layer, (printed, measured) in enumerate(
-            zip(PRINTED_SD[name], network.sd_numpy, strict=True), start=1
-        )
+        for layer, (printed, measured) in enumerate(zip(PRINTED_SD[name], network.sd_numpy, strict=True), start=1)
     ]
     return checks
 
 
 def _check(network: str, quantity: str, printed: str, measured: float) -> Check:
     decimals = len(printed.partition(".")[2])
-    return Check(
-        network, quantity, printed, measured, f"{measured:.{decimals}f}" == f"{float(printed):.{decimals}f}"
-    )
+    return Check(network, quantity, printed, measured, f"{measured:.{decimals}f}" == f"{float(printed):.{decimals}f}")

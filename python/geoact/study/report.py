@@ -224,10 +224,7 @@ def _overhead_table(result: Overhead) -> Table:
             shown(case.activation),
             f"{case.bytes_touched / 2**20:.1f} MiB",
             f"{1e6 * case.seconds['plain']:,.1f} µs",
-            *(
-                f"{significant(r.ratio)} [{significant(r.lower)}, {significant(r.upper)}]"
-                for r in case.ratios
-            ),
+            *(f"{significant(r.ratio)} [{significant(r.lower)}, {significant(r.upper)}]" for r in case.ratios),
         ]
         for case in result.cases
     ]

@@ -35,18 +35,14 @@ class Section:
 
 ALL_SECTIONS = (
     Section("replica", "replica", "a. replica", replica.run, replica.steps),
-    Section(
-        "learning-rates", "learning_rates", "b. learning rates", learning_rates.run, learning_rates.steps
-    ),
+    Section("learning-rates", "learning_rates", "b. learning rates", learning_rates.run, learning_rates.steps),
     Section("axes", "axes", "c. four axes", axes.run, axes.steps),
     Section("digits", "digits", "d. digits", digits.run, digits.steps),
     Section("overhead", "overhead", "e. cost of measuring", overhead.run, overhead.steps),
 )
 
 
-def run_study(
-    config: StudyConfig, out: Path, only: Sequence[str] = (), console: Console | None = None
-) -> StudyResults:
+def run_study(config: StudyConfig, out: Path, only: Sequence[str] = (), console: Console | None = None) -> StudyResults:
     """Run the named sections (all by default) and write everything into ``out``; returns what was measured.
 
     Raises ValueError for a section that does not exist, before anything is run.

@@ -261,7 +261,7 @@ class GeometryStats(_Statistics):
     level : {"counts", "moments"}
         "counts" keeps exact counts and extremes only; "moments" adds means, variances, covariance and slopes.
     saturation : float
-        An element counts as saturated where \\|f'\\| is below it; between 0 and 1.
+        An element counts as saturated where |f'| is below it; between 0 and 1.
 
     Notes
     -----
@@ -292,7 +292,7 @@ class GeometryStats(_Statistics):
         return COUNTS + MOMENTS, LAYER_COUNTS + LAYER_MOMENTS
 
     def dormant_fraction(self, tau: float = 0.025) -> float:
-        """Share of channels whose mean \\|y\\| is at most ``tau`` times the mean over channels.
+        """Share of channels whose mean |y| is at most ``tau`` times the mean over channels.
 
         Source: Sokar, Agarwal, Castro, Evci (2023), The dormant neuron phenomenon in deep reinforcement learning.
         Needs per="channel" and level="moments".
@@ -315,8 +315,8 @@ class GradientStats(_Statistics):
 
     Notes
     -----
-    ``realised_gain`` is \\|dx\\|^2 / \\|dy\\|^2; ``zero_fraction``, ``underflow_fraction``, ``norm_dx`` and the others are
-    attributes as well; docs/statistics.md defines them.
+    ``realised_gain`` is |dx|^2 / |dy|^2; ``zero_fraction``, ``underflow_fraction``, ``norm_dx`` and the
+    others are attributes as well; docs/statistics.md defines them.
     """
 
     _direction = "backward"

@@ -6,19 +6,19 @@
 #include "../cpu/dispatch.h"
 #include "../cpu/pool.h"
 #include "accumulator.h"
+#include "foreign.h"
 #include "tensor.h"
 
 namespace geoact::bindings {
 namespace {
 
 // Parameter arrays run along one axis of x.
-void place_parameters(Call& call, const Parameters& parameters, const Tensor& x, int channel_axis) {
+void place_parameters(Call& call, const Parameters& parameters, int channel_axis) {
   for (int k = 0; k < max_parameters; ++k) {
     call.parameter[k] = parameters.data[k];
     call.parameter_varies[k] = parameters.size[k] > 1;
     if (call.parameter_varies[k]) call.parameter_step[channel_axis] = 1;
   }
-  (void)x;
 }
 
 // torch's rule: the channel of prelu is axis 1, and data of fewer than two axes has one channel.
@@ -92,7 +92,7 @@ py::object forward(int activation, py::handle x_object, py::tuple values, py::tu
   require(stats, Direction::forward, x);
   Output out = output(out_object, "out", x, {&x}, {"x"});
   Call call = begin(Direction::forward, activation, {&x}, out);
-  if (values.size()) place_parameters(call, held, x, axis);
+  if (values.size()) place_parameters(call, held, axis);
   finish(call, x, stats, nullptr);
   return std::move(out.object);
 }
@@ -107,7 +107,7 @@ py::object backward(int activation, py::handle dy_object, py::handle saved_objec
   require(stats, Direction::backward, dy);
   Output out = output(out_object, "out", dy, {&dy, &saved}, {"dy", saved_name.c_str()});
   Call call = begin(Direction::backward, activation, {&dy, &saved}, out);
-  place_parameters(call, held, dy, axis);
+  place_parameters(call, held, axis);
   if (!activation_rows()[size_t(activation)].trainable) {
     finish(call, dy, stats, nullptr);
     return std::move(out.object);
@@ -115,10 +115,6 @@ py::object backward(int activation, py::handle dy_object, py::handle saved_objec
   call.parameters = held.size[0];
   py::object gradient = new_float64({held.size[0]});
   finish(call, dy, stats, float64_data(gradient));
-  if (held.is_array[0])
-    gradient = cast_like(gradient, values[0]);
-  else
-    gradient = py::float_(float64_data(gradient)[0]);
   return py::make_tuple(std::move(out.object), gradient);
 }
 
@@ -149,6 +145,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "Compiled core of geoact: CPU kernels, accumulators, dispatch.";
   import_numpy();
   register_accumulator(m);
+  register_foreign(m);
 
   m.def("forward", &forward, py::arg("activation"), py::arg("x"), py::arg("values"), py::arg("names"), py::arg("out"),
         py::arg("stats").none(true), py::arg("channel_axis"));

@@ -1,16 +1,21 @@
 #include "tensor.h"
 
+#include "foreign.h"
+
 #define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
 #include <numpy/arrayobject.h>
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
 #include <cstring>
 #include <limits>
 
 namespace geoact::bindings {
 namespace {
 
-constexpr const char* accepted = "accepted: numpy arrays of float16, bfloat16 (ml_dtypes), float32 or float64";
+constexpr const char* accepted =
+    "accepted: NumPy arrays or torch tensors of float16, bfloat16 (ml_dtypes for NumPy), float32 or float64";
 
 std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
@@ -42,14 +47,14 @@ bool dtype_of(PyArray_Descr* descr, DType& dtype) {
 }
 
 // A stride smaller than what lies inside it means that two indices share an element.
-bool overlaps_itself(PyArrayObject* array) {
-  if (PyArray_SIZE(array) < 2 || PyArray_IS_C_CONTIGUOUS(array)) return false;
-  std::pair<npy_intp, npy_intp> axis[max_rank];  // |stride|, size
+bool overlaps_itself(const Tensor& t) {
+  if (t.size < 2) return false;
+  std::pair<int64_t, int64_t> axis[max_rank];  // |stride|, size
   int rank = 0;
-  for (int i = 0; i < PyArray_NDIM(array); ++i)
-    if (PyArray_DIM(array, i) > 1) axis[rank++] = {std::abs(PyArray_STRIDE(array, i)), PyArray_DIM(array, i)};
+  for (int i = 0; i < t.rank; ++i)
+    if (t.shape[i] > 1) axis[rank++] = {std::abs(t.array.stride[i]), t.shape[i]};
   std::sort(axis, axis + rank);
-  npy_intp extent = PyArray_ITEMSIZE(array);
+  int64_t extent = t.item_size;
   for (int i = 0; i < rank; ++i) {
     if (axis[i].first < extent) return true;
     extent = axis[i].first * (axis[i].second - 1) + extent;
@@ -60,6 +65,20 @@ bool overlaps_itself(PyArrayObject* array) {
 bool same_memory(const Tensor& a, const Tensor& b) {
   return a.array.data == b.array.data && a.rank == b.rank &&
          std::equal(a.array.stride, a.array.stride + a.rank, b.array.stride);
+}
+
+// The memory of a tensor as a NumPy array of raw items: what numpy.shares_memory understands, whoever owns it.
+py::object raw_items(const Tensor& t) {
+  PyArray_Descr* item = PyArray_DescrNewFromType(NPY_VOID);
+  if (!item) throw py::error_already_set();
+  PyDataType_SET_ELSIZE(item, t.item_size);
+  npy_intp shape[max_rank], stride[max_rank];
+  std::copy_n(t.shape, t.rank, shape);
+  std::copy_n(t.array.stride, t.rank, stride);
+  auto array = py::reinterpret_steal<py::object>(
+      PyArray_NewFromDescr(&PyArray_Type, item, t.rank, shape, stride, t.array.data, 0, nullptr));
+  if (!array) throw py::error_already_set();
+  return array;
 }
 
 bool shares_memory(const Tensor& a, const Tensor& b) {
@@ -75,7 +94,7 @@ bool shares_memory(const Tensor& a, const Tensor& b) {
   const auto [a_low, a_high] = bounds(a);
   const auto [b_low, b_high] = bounds(b);
   if (a_high <= b_low || b_high <= a_low) return false;
-  return py::module_::import("numpy").attr("shares_memory")(py::handle(a.object), py::handle(b.object)).cast<bool>();
+  return py::module_::import("numpy").attr("shares_memory")(raw_items(a), raw_items(b)).cast<bool>();
 }
 
 }  // namespace
@@ -96,14 +115,15 @@ std::string shape_text(const int64_t* shape, int rank) {
 }
 
 Tensor view(py::handle object, const char* name) {
-  if (!PyArray_Check(object.ptr()))
-    throw py::type_error(std::string(name) + " must be a NumPy array, got " + type_name(object) + " (" + accepted +
-                         ")");
+  Tensor tensor;
+  if (!PyArray_Check(object.ptr())) {
+    if (foreign_view(object, name, tensor)) return tensor;
+    throw py::type_error(std::string(name) + " must be an array, got " + type_name(object) + " (" + accepted + ")");
+  }
   auto* array = reinterpret_cast<PyArrayObject*>(object.ptr());
   if (!PyArray_CheckExact(object.ptr()) && py::hasattr(object, "mask"))
     throw py::type_error(std::string(name) + " is a masked array, whose mask would be ignored; pass " + name +
                          ".filled(...) or " + name + ".compressed()");
-  Tensor tensor;
   tensor.object = object.ptr();
   if (!dtype_of(PyArray_DESCR(array), tensor.dtype))
     throw py::type_error(std::string(name) + " has dtype " +
@@ -121,6 +141,8 @@ Tensor view(py::handle object, const char* name) {
   tensor.array.data = static_cast<char*>(PyArray_DATA(array));
   std::copy_n(PyArray_STRIDES(array), tensor.rank, tensor.array.stride);
   tensor.size = PyArray_SIZE(array);
+  tensor.numpy = true;
+  tensor.writable = PyArray_ISWRITEABLE(array);
   return tensor;
 }
 
@@ -137,18 +159,24 @@ Output output(py::handle out, const char* name, const Tensor& like, std::initial
               std::initializer_list<const char*> input_names) {
   Output result;
   if (out.is_none()) {
-    auto* model = reinterpret_cast<PyArrayObject*>(like.object);
-    result.object = py::reinterpret_steal<py::object>(PyArray_NewLikeArray(model, NPY_KEEPORDER, nullptr, 0));
-    if (!result.object) throw py::error_already_set();
+    if (like.numpy) {
+      auto* model = reinterpret_cast<PyArrayObject*>(like.object);
+      result.object = py::reinterpret_steal<py::object>(PyArray_NewLikeArray(model, NPY_KEEPORDER, nullptr, 0));
+      if (!result.object) throw py::error_already_set();
+    } else {
+      result.object = foreign_empty_like(like);
+    }
     result.tensor = view(result.object, name);
     return result;
   }
   result.object = py::reinterpret_borrow<py::object>(out);
   result.tensor = view(out, name);
   require_same(result.tensor, name, like, *input_names.begin());
-  auto* array = reinterpret_cast<PyArrayObject*>(out.ptr());
-  if (!PyArray_ISWRITEABLE(array)) throw py::value_error(std::string(name) + " is read-only");
-  if (overlaps_itself(array))
+  if (result.tensor.numpy != like.numpy)
+    throw py::type_error(std::string(name) + " is a " + type_name(out) + ", but " + *input_names.begin() + " is a " +
+                         type_name(like.object) + "; they must be of one package");
+  if (!result.tensor.writable) throw py::value_error(std::string(name) + " is read-only");
+  if (overlaps_itself(result.tensor))
     throw py::value_error(std::string(name) + " overlaps itself: some of its elements share memory");
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (same_memory(result.tensor, *inputs.begin()[i]))
@@ -159,6 +187,26 @@ Output output(py::handle out, const char* name, const Tensor& like, std::initial
   }
   return result;
 }
+
+namespace {
+
+double widen(DType dtype, const char* item) {
+  const auto load = [item](auto value) {
+    std::memcpy(&value, item, sizeof value);
+    return value;
+  };
+  if (dtype == DType::float64) return load(double());
+  if (dtype == DType::float32) return double(load(float()));
+  const uint16_t bits = load(uint16_t());
+  if (dtype == DType::bfloat16) return double(std::bit_cast<float>(uint32_t(bits) << 16));
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const double size = exponent == 31 ? (fraction ? NAN : INFINITY)
+                      : exponent     ? std::ldexp(1024 + fraction, exponent - 25)
+                                     : std::ldexp(fraction, -24);
+  return bits >> 15 ? -size : size;
+}
+
+}  // namespace
 
 Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_t channels) {
   Parameters result;
@@ -197,20 +245,21 @@ Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_
       put(&number, 1);
       continue;
     }
-    if (!PyArray_Check(value.ptr()))
-      throw py::type_error(name + " must be a number or a NumPy array of the dtype of x, got " + type_name(value));
-    const Tensor tensor = view(value, name.c_str());
+    Tensor tensor;
+    if (PyArray_Check(value.ptr()))
+      tensor = view(value, name.c_str());
+    else if (!foreign_view(value, name.c_str(), tensor))
+      throw py::type_error(name + " must be a number or an array of the dtype of x, got " + type_name(value));
     if (tensor.dtype != x.dtype)
       throw py::type_error(name + " is " + dtype_name(tensor.dtype) + ", but x is " + dtype_name(x.dtype) +
                            "; they must be equal");
     if (tensor.rank > 1 || (tensor.size != 1 && tensor.size != channels))
       throw py::value_error(name + " has shape " + shape_text(tensor.shape, tensor.rank) +
                             "; accepted: one value, or one per channel, here (" + std::to_string(channels) + ",)");
-    const auto doubles = py::reinterpret_steal<py::object>(PyArray_FromAny(
-        value.ptr(), PyArray_DescrFromType(NPY_DOUBLE), 0, 1, NPY_ARRAY_CARRAY | NPY_ARRAY_FORCECAST, nullptr));
-    if (!doubles) throw py::error_already_set();
-    put(static_cast<const double*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(doubles.ptr()))), tensor.size);
-    result.is_array[k] = true;
+    std::vector<double> doubles(size_t(std::max<int64_t>(tensor.size, 1)));
+    for (int64_t i = 0; i < tensor.size; ++i)
+      doubles[size_t(i)] = widen(tensor.dtype, tensor.array.data + i * (tensor.rank ? tensor.array.stride[0] : 0));
+    put(doubles.data(), tensor.size);
   }
   return result;
 }
@@ -225,16 +274,6 @@ py::object new_float64(const std::vector<int64_t>& shape) {
 
 double* float64_data(const py::object& array) {
   return static_cast<double*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.ptr())));
-}
-
-py::object cast_like(const py::object& values, py::handle like) {
-  auto* model = reinterpret_cast<PyArrayObject*>(like.ptr());
-  auto result = py::reinterpret_steal<py::object>(PyArray_NewLikeArray(model, NPY_CORDER, nullptr, 0));
-  if (!result) throw py::error_already_set();
-  auto* to = reinterpret_cast<PyArrayObject*>(result.ptr());
-  const auto shaped = values.attr("reshape")(result.attr("shape"));
-  if (PyArray_CopyInto(to, reinterpret_cast<PyArrayObject*>(shaped.ptr())) < 0) throw py::error_already_set();
-  return result;
 }
 
 }  // namespace geoact::bindings

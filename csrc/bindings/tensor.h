@@ -1,4 +1,4 @@
-// Every check a user can fail, in one place: NumPy arrays in, plain pointers and strides out. Raises TypeError or
+// Every check a user can fail, in one place: arrays in, plain pointers and strides out. Raises TypeError or
 // ValueError that names the argument, what came and what is accepted, before anything is written.
 #pragma once
 
@@ -25,6 +25,8 @@ struct Tensor {
   const int64_t* shape = nullptr;
   Array array;
   int64_t size = 0;
+  bool numpy = false;  // else of another package (foreign.h)
+  bool writable = true;
 };
 
 // `name` is the argument as the user knows it.
@@ -46,14 +48,11 @@ struct Parameters {
   std::vector<double> storage[max_parameters];  // float32 or float64 values, as bytes
   const void* data[max_parameters] = {};
   int64_t size[max_parameters] = {};  // 1, or one per channel
-  bool is_array[max_parameters] = {};
 };
 Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_t channels);
 
 py::object new_float64(const std::vector<int64_t>& shape);
 double* float64_data(const py::object& array);
-// `values` in the dtype of `like`, with its shape.
-py::object cast_like(const py::object& values, py::handle like);
 
 std::string shape_text(const int64_t* shape, int rank);
 const char* dtype_name(DType dtype);

@@ -215,8 +215,8 @@ class Walk {
     for (int k = 0; k < cells; ++k) task_.cells[k * task_.groups + group] = record[k];
   }
 
-  // The mean of what the group has seen so far; at its beginning, the mean of about sqrt(count) elements: a single
-  // outlier among k of n values then costs at most n / k^2 in conditioning.
+  // The mean of what the group has seen so far; at its beginning, the median of the means of a few short pieces, which
+  // one outlier cannot move.
   void choose_shift(const Block& block, const double* record, int64_t count) {
     double x = record[Geometry::mean_x], y = record[Geometry::mean_y];
     if (record[Geometry::n] == 0) {
@@ -233,7 +233,7 @@ class Walk {
   // The median of the means of 1, 4 or 8 pieces: an outlier spoils the mean of its own piece only.
   static double middle_of(const double* v, int64_t pieces, int64_t length) {
     if (pieces == 1) return mean_of(v, length, 1);
-    double means[8];
+    double means[8] = {};
     for (int64_t i = 0; i < pieces; ++i) {
       const double mean = mean_of(v + i * length, length, 1);
       int64_t k = i;

@@ -18,7 +18,7 @@ import numpy.typing as _npt
 
 from geoact import _core
 from geoact import _reference as _ref
-from geoact.frontends import numpy as _frontend
+from geoact import frontends as _frontends
 from geoact.statistics import GeometryStats as _GeometryStats
 from geoact.statistics import GradientStats as _GradientStats
 
@@ -100,13 +100,15 @@ class Activation:
         *values: object,
         out: object = None,
         stats: _GeometryStats | None = None,
+        gradient_stats: _GradientStats | None = None,
         **named: object,
     ) -> _Any:  # noqa: ANN401
         """Apply the activation to x; see the docstring of the row."""
+        frontend = _frontends.BY_TYPE.get(type(x)) or _frontends.find(x)
         if values or named or self._defaults is None:
             row, values, channel_axis = self._bind(values, named)
-            return _frontend.forward(row, x, values, out, stats, channel_axis)
-        return _frontend.forward(self, x, self._defaults, out, stats, 1)
+            return frontend.forward(row, x, values, out, stats, gradient_stats, channel_axis)
+        return frontend.forward(self, x, self._defaults, out, stats, gradient_stats, 1)
 
     def backward(
         self,
@@ -156,7 +158,7 @@ class Activation:
             other = " (x was given)" if row.saves == "y" and x is not None else ""
             other = " (y was given)" if row.saves == "x" and y is not None else other
             raise TypeError(f"{row.name}.backward needs {row.saves}= of the forward call{other}")
-        return _frontend.backward(row, dy, saved, values, out, stats, channel_axis)
+        return _frontends.find(dy).backward(row, dy, saved, values, out, stats, channel_axis)
 
     def _bind(self, values: tuple[object, ...], named: dict[str, object]) -> tuple[Activation, tuple[object, ...], int]:
         """Arguments after x, by position or name, to one value per parameter."""
@@ -164,7 +166,7 @@ class Activation:
         if self.variants:
             if len(values) > 1 or (values and "approximate" in named) or set(named) - {"approximate"}:
                 given = ", ".join([*map(repr, values), *(f"{name}={value!r}" for name, value in named.items())])
-                raise TypeError(f"{self.name} takes approximate= besides x, out and stats, got {given}")
+                raise TypeError(f"{self.name} takes approximate= besides x, out, stats and gradient_stats, got {given}")
             choice = named.get("approximate", values[0] if values else "none")
             if not isinstance(choice, str) or choice not in self.variants:
                 raise ValueError(f"approximate is {choice!r} (accepted: {', '.join(map(repr, self.variants))})")
@@ -180,7 +182,7 @@ class Activation:
         bound = dict(zip(self._names, values, strict=False))
         for name, value in named.items():
             if name not in self._names:
-                known = ", ".join((*self._names, "out", "stats"))
+                known = ", ".join((*self._names, "out", "stats", "gradient_stats"))
                 raise TypeError(f"{self.name} got an unknown argument {name!r} (accepted: {known})")
             if name in bound:
                 raise TypeError(f"{self.name} got {name} twice")
@@ -206,7 +208,7 @@ class Activation:
             arguments.append(kinds("approximate", kinds.POSITIONAL_OR_KEYWORD, default="none"))
         if self.trainable:
             arguments.append(kinds("channel_axis", kinds.KEYWORD_ONLY, default=1))
-        for name in ("out", "stats"):
+        for name in ("out", "stats", "gradient_stats"):
             arguments.append(kinds(name, kinds.KEYWORD_ONLY, default=None))
         return _inspect.Signature(arguments)
 
@@ -218,7 +220,8 @@ class Activation:
             "x : array of float16, bfloat16, float32 or float64, any shape and strides\n"
             f"{parameters}"
             "out : array like x, optional; x itself computes in place\n"
-            "stats : GeometryStats, optional; measured in the same pass, y is the same with or without\n\n"
+            "stats : GeometryStats, optional; measured in the same pass, y is the same with or without\n"
+            "gradient_stats : GradientStats, optional; torch only: measured when autograd runs backward\n\n"
             "Returns\n-------\ny : array of the shape, dtype and memory layout of x\n\n"
             "Raises\n------\nTypeError, ValueError\n"
             "    Naming the argument, before anything is written; stats is then as it was.\n"

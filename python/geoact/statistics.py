@@ -6,7 +6,10 @@ derived values (:mod:`geoact._derived`) are computed when they are read. Imports
 
 from __future__ import annotations
 
+import itertools
+import sys
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
 
 _SCHEMA = 1  # of pickles and to_dict
 _Self = TypeVar("_Self", bound="_Statistics")
+
+# What a traced program refers to statistics by: a tensor that holds a number, and who has that number.
+_numbers = itertools.count(1)
+_numbered: WeakValueDictionary[int, _Statistics] = WeakValueDictionary()
 
 
 def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:
@@ -46,6 +53,14 @@ class _Statistics:
         self._channel_axis = channel_axis
         self._saturation = float(saturation)
         self._accumulator = _core.Accumulator(self._direction, per, channel_axis, level, self._saturation)
+        self._number()
+
+    def _number(self) -> None:
+        """Take a number, in a tensor where torch is loaded: a traced program (torch.compile) finds this object by it."""
+        number = next(_numbers)
+        _numbered[number] = self
+        torch = sys.modules.get("torch")
+        self._token = torch.tensor([number]) if hasattr(torch, "tensor") else None
 
     # --- what was asked for ---
 
@@ -174,6 +189,7 @@ class _Statistics:
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._accumulator = self._accumulator.copy()
+        twin._number()
         return twin
 
     def merge(self: _Self, other: _Self) -> _Self:

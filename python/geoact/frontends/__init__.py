@@ -1,4 +1,61 @@
-"""One module per array library: from the user's arrays to a backend and back.
+"""Front ends: one module per array package, each with ``forward`` and ``backward`` of the same arguments.
 
-A front end may import its own library and ``geoact._core``; nothing imports a front end but ``geoact.activations``.
+They turn what a user passed into what the compiled core takes, and say what is wrong with it in the package's own
+terms. A package is recognised by what is already in ``sys.modules`` and never imported from here. They may import
+:mod:`geoact.statistics` and the core; nothing imports them but :mod:`geoact.activations`.
 """
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from geoact.frontends import numpy as _numpy
+
+if TYPE_CHECKING:
+    from geoact.activations import Activation
+    from geoact.statistics import GeometryStats, GradientStats
+
+
+class Frontend(Protocol):
+    """What every front end offers."""
+
+    def forward(
+        self,
+        row: Activation,
+        x: Any,  # noqa: ANN401
+        values: tuple[object, ...],
+        out: object,
+        stats: GeometryStats | None,
+        gradient_stats: GradientStats | None,
+        channel_axis: int,
+    ) -> Any:  # noqa: ANN401
+        """Y = f(x), and the record of this call added to ``stats``."""
+
+    def backward(
+        self,
+        row: Activation,
+        dy: Any,  # noqa: ANN401
+        saved: Any,  # noqa: ANN401
+        values: tuple[object, ...],
+        out: object,
+        stats: GradientStats | None,
+        channel_axis: int,
+    ) -> Any:  # noqa: ANN401
+        """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``."""
+
+
+BY_TYPE: dict[type, Frontend] = {np.ndarray: _numpy}
+
+
+def find(x: object) -> Frontend:
+    """The front end of an array; that of NumPy, which explains what is accepted, for anything unknown."""
+    torch = sys.modules.get("torch")
+    if torch is None or not (isinstance(x, torch.Tensor) or hasattr(type(x), "__torch_function__")):
+        return _numpy
+    from geoact.frontends import torch as frontend
+
+    BY_TYPE[torch.Tensor] = BY_TYPE[torch.nn.Parameter] = frontend
+    return frontend

@@ -1,0 +1,30 @@
+// Arrays of other packages, read through the DLPack C exchange table that their type carries: no package is linked or
+// imported, and one build serves every version of it. Packages without the table pass a Borrowed description instead.
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include <string>
+#include <vector>
+
+#include "tensor.h"
+
+namespace geoact::bindings {
+
+// An array described by its address, for packages whose tensors have no exchange table (torch before 2.10).
+struct Borrowed {
+  py::object owner;  // keeps the memory alive
+  int64_t address;
+  std::vector<int64_t> shape, stride;  // strides in elements
+  DType dtype;
+};
+
+// Fills `tensor` and returns true where `object` is such an array on the CPU; false where it is something else.
+// Raises where it is one that cannot be computed on, e.g. on another device.
+bool foreign_view(py::handle object, const char* name, Tensor& tensor);
+// A new array of the package of `like`, laid out like it.
+py::object foreign_empty_like(const Tensor& like);
+
+void register_foreign(py::module_& m);
+
+}  // namespace geoact::bindings

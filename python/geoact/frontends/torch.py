@@ -1,0 +1,168 @@
+"""Torch tensors: the cheapest path that is right for the call.
+
+A plain CPU tensor goes straight to the compiled core; one that autograd follows goes through one autograd function; a
+call that somebody traces or transforms (torch.compile, export, functorch, a dispatch mode, a tensor subclass) goes
+through the custom operators of :mod:`geoact.torch.ops`, which those understand. All three run the same kernels.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.autograd import forward_ad
+
+from geoact import _core
+from geoact.statistics import GeometryStats, GradientStats
+from geoact.torch import autograd, ops
+
+if TYPE_CHECKING:
+    from geoact.activations import Activation
+
+_PLAIN = {torch.Tensor, torch.nn.Parameter}
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+# Looked up once: they are asked at every call.
+_compiling = torch.compiler.is_dynamo_compiling
+_transformed = torch._C._are_functorch_transforms_active
+_modes = torch._C._len_torch_dispatch_stack
+_traced = torch._C._get_tracing_state
+_grad_enabled = torch.is_grad_enabled
+
+
+def _accumulator(stats: Any, kind: type, name: str) -> _core.Accumulator | None:  # noqa: ANN401
+    if stats is None:
+        return None
+    if not isinstance(stats, kind):
+        raise TypeError(f"{name} must be a geoact.{kind.__name__}, got {type(stats).__name__}")
+    accumulator: _core.Accumulator = stats._accumulator
+    return accumulator
+
+
+def _check(name: str, value: object, x: torch.Tensor) -> None:
+    """Refuse what no backend takes, in one place for every path."""
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f"{name} must be a torch tensor as x is, got {type(value).__name__}")
+    if value.dtype not in _FLOATING:
+        raise TypeError(f"{name} has dtype {value.dtype} (accepted: float16, bfloat16, float32, float64)")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} has layout {value.layout} (accepted: torch.strided); pass {name}.to_dense()")
+    if value.device.type not in ("cpu", "meta"):
+        raise ValueError(
+            f"{name} is on the device {value.device}; this version computes on the CPU (see geoact.info())"
+        )
+    if value.device != x.device:
+        raise ValueError(f"{name} is on the device {value.device}, but x is on {x.device}; they must be equal")
+
+
+def forward(
+    row: Activation,
+    x: torch.Tensor,
+    values: tuple[Any, ...],
+    out: Any,  # noqa: ANN401
+    stats: GeometryStats | None,
+    gradient_stats: GradientStats | None,
+    channel_axis: int,
+) -> Any:  # noqa: ANN401
+    """Y = f(x), differentiable; the record of this call added to ``stats``."""
+    if _compiling() or type(x) not in _PLAIN or _transformed() or _modes() or _traced() is not None:
+        return _by_operator(row, x, values, out, stats, gradient_stats, channel_axis)
+    if row.trainable:
+        x, values = autograd.autocast(row, x, values)
+    if x.is_neg():
+        x = x.resolve_neg()
+    accumulator = _accumulator(stats, GeometryStats, "stats")
+    followed = x.requires_grad or (row.trainable and getattr(values[0], "requires_grad", False))
+    if (followed and _grad_enabled()) or forward_ad._current_level >= 0:
+        gradient_accumulator = _accumulator(gradient_stats, GradientStats, "gradient_stats")
+        call = autograd.Direct(row, values, accumulator, gradient_accumulator, channel_axis)
+        weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
+        if out is None:
+            return autograd.forward(x, weight, call)
+        if out is not x:
+            raise ValueError("out= does not support automatic differentiation; call under torch.no_grad(), or out=x")
+        return autograd.forward_in_place(x, weight, call)
+    if gradient_stats is not None:
+        _accumulator(gradient_stats, GradientStats, "gradient_stats")
+    try:
+        y = _core.forward(row._index, x, values, row._names, out, accumulator, channel_axis)
+    except (BufferError, RuntimeError, TypeError, ValueError):
+        return _unusual(row, x, values, out, stats, channel_axis)
+    if out is not None:
+        _written(out)
+    return y
+
+
+def _written(out: torch.Tensor) -> None:
+    """Tell autograd that the memory changed, as torch's own in-place operators do."""
+    if not out.is_inference():
+        torch.autograd.graph.increment_version(out)
+
+
+def _unusual(
+    row: Activation,
+    x: torch.Tensor,
+    values: tuple[Any, ...],
+    out: Any,  # noqa: ANN401
+    stats: GeometryStats | None,
+    channel_axis: int,
+) -> Any:  # noqa: ANN401
+    """What the quick path could not do: a meta tensor, a torch without the exchange table, or an error to explain."""
+    _check("x", x, x)
+    for name, value in zip(row._names, values, strict=True):
+        if isinstance(value, torch.Tensor):
+            _check(name, value, x)
+    if out is not None:
+        _check("out", out, x)
+    if x.is_meta:
+        return _by_operator(row, x, values, out, stats, None, channel_axis)
+    y = torch.empty_like(x) if out is None else out
+    borrowed = tuple(autograd.borrow(v) if isinstance(v, torch.Tensor) else v for v in values)
+    source = autograd.borrow(x)
+    accumulator = _accumulator(stats, GeometryStats, "stats")
+    _core.forward(row._index, source, borrowed, row._names, autograd.borrow(y), accumulator, channel_axis)
+    if out is not None:
+        _written(out)
+    return y
+
+
+def _by_operator(
+    row: Activation,
+    x: torch.Tensor,
+    values: tuple[Any, ...],
+    out: Any,  # noqa: ANN401
+    stats: GeometryStats | None,
+    gradient_stats: GradientStats | None,
+    channel_axis: int,
+) -> Any:  # noqa: ANN401
+    y = ops.forward(row, x, values, stats, gradient_stats, channel_axis)
+    if out is None:
+        return y
+    if not isinstance(out, torch.Tensor) or out.shape != x.shape or out.dtype != x.dtype:
+        raise ValueError(f"out must be a tensor of shape {tuple(x.shape)} and dtype {x.dtype}, as x is")
+    return out.copy_(y)
+
+
+def backward(
+    row: Activation,
+    dy: torch.Tensor,
+    saved: torch.Tensor,
+    values: tuple[Any, ...],
+    out: Any,  # noqa: ANN401
+    stats: GradientStats | None,
+    channel_axis: int,
+) -> Any:  # noqa: ANN401
+    """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``; not differentiable."""
+    accumulator = _accumulator(stats, GradientStats, "stats")
+    for name, value in (("dy", dy), (row.saves, saved)):
+        _check(name, value, dy)
+        if value.is_neg():
+            raise ValueError(f"{name} is a lazily negated view; pass {name}.resolve_neg()")
+    if out is not None:
+        _check("out", out, dy)
+    call = autograd.Direct(row, values, None, accumulator, channel_axis)
+    weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
+    with torch.no_grad():
+        dx, gradient = call.backward(dy, saved, weight, out)
+    if out is not None:
+        _written(out)
+    return (dx, gradient) if row.trainable else dx

@@ -1,0 +1,287 @@
+"""The activations as operators of torch (``torch.ops.geoact``): what torch.compile, export, vmap and jvp see.
+
+Generated from the registry. For a row named ``f`` there are
+
+- ``f(x, parameters) -> y`` and ``f_backward(dy, saved, parameters) -> dx`` (and dweight), and
+- ``f_measured(x, parameters, state, gradient_state) -> y`` with ``f_backward_measured``, which also add to statistics.
+
+``state`` is a tensor that holds the number of a statistics object. Declaring it as written keeps a compiler from
+dropping, repeating or reordering a measurement; the record itself stays where it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geoact import statistics
+from geoact.activations import activations
+from geoact.statistics import GeometryStats, GradientStats
+from geoact.torch import autograd
+
+if TYPE_CHECKING:
+    from geoact.activations import Activation
+
+Tensor = torch.Tensor
+_LIBRARY = torch.library.Library("geoact", "DEF")
+
+
+def _statistics(state: Tensor | None) -> Any:  # noqa: ANN401
+    """The object a state tensor stands for."""
+    if state is None:
+        return None
+    found = statistics._numbered.get(int(state[0]))
+    if found is None:
+        raise RuntimeError("stats: the statistics object that this program was traced with no longer exists")
+    return found
+
+
+def _accumulator(state: Tensor | None) -> Any:  # noqa: ANN401
+    found = _statistics(state)
+    return None if found is None else found._accumulator
+
+
+def _state(stats: Any, kind: type, name: str) -> Tensor | None:  # noqa: ANN401
+    if stats is None:
+        return None
+    if not isinstance(stats, kind):
+        raise TypeError(f"{name} must be a geoact.{kind.__name__}, got {type(stats).__name__}")
+    token: Tensor | None = stats._token
+    if token is None:
+        raise ValueError(f"{name} was made before torch was imported; make it after, or call .copy() on it")
+    return token
+
+
+class _Row:
+    """The operators of one activation: schemas, kernels, derivatives, batching rules."""
+
+    def __init__(self, row: Activation) -> None:
+        self.row = row
+        self.trainable = row.trainable
+        parameters = "".join(f", float {p.name}" for p in row.parameters)
+        if row.trainable:
+            parameters = ", Tensor weight, int channel_axis"
+        gradients = "(Tensor, Tensor)" if row.trainable else "Tensor"
+        self.plain = self._define(f"{row.name}(Tensor x{parameters}) -> Tensor")
+        self.measured = self._define(
+            f"{row.name}_measured(Tensor x{parameters}, Tensor(a!)? state, Tensor? gradient_state) -> Tensor"
+        )
+        self.back = self._define(f"{row.name}_backward(Tensor dy, Tensor saved{parameters}) -> {gradients}")
+        self.back_measured = self._define(
+            f"{row.name}_backward_measured(Tensor dy, Tensor saved{parameters}, Tensor(a!) state) -> {gradients}"
+        )
+        self._register(self.plain, self._forward, self._forward_shape, self._forward_autograd, self._forward_batched)
+        self._register(
+            self.measured, self._measured, self._forward_shape, self._measured_autograd, self._measured_batched
+        )
+        self._register(self.back, self._backward, self._backward_shape, self._backward_autograd, self._backward_batched)
+        self._register(
+            self.back_measured, self._back_measured, self._backward_shape, self._back_measured_autograd, None
+        )
+        if row.name == "prelu":
+            torch.library.register_autocast(f"geoact::{row.name}", "cpu", torch.bfloat16, lib=_LIBRARY)
+
+    @staticmethod
+    def _define(schema: str) -> str:
+        _LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        return schema.partition("(")[0]
+
+    @staticmethod
+    def _register(
+        name: str,
+        kernel: Callable[..., Any],
+        shape: Callable[..., Any],
+        derivative: Callable[..., Any],
+        batched: Callable[..., Any] | None,
+    ) -> None:
+        _LIBRARY.impl(name, kernel, "CPU")
+        _LIBRARY.impl(name, derivative, "Autograd")
+        torch.library.register_fake(f"geoact::{name}", shape, lib=_LIBRARY)
+        if batched is not None:
+            torch.library.register_vmap(f"geoact::{name}", batched, lib=_LIBRARY)
+
+    def _op(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(torch.ops.geoact, name).default
+
+    def _split(self, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], Tensor | None, int, tuple[Any, ...]]:
+        """Arguments after x to (values, weight, channel axis, states)."""
+        if self.trainable:
+            return (arguments[0],), arguments[0], arguments[1], arguments[2:]
+        count = len(self.row.parameters)
+        return arguments[:count], None, 1, arguments[count:]
+
+    def _direct(self, arguments: tuple[Any, ...], forward: bool) -> tuple[autograd.Direct, Tensor | None]:  # noqa: FBT001
+        values, weight, axis, states = self._split(arguments)
+        accumulator = _accumulator(states[0]) if states else None
+        pair = (accumulator, None) if forward else (None, accumulator)
+        return autograd.Direct(self.row, values, *pair, axis), weight
+
+    # --- CPU kernels ---
+
+    def _forward(self, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
+        call, weight = self._direct(arguments, forward=True)
+        return call.forward(x, weight, None)
+
+    _measured = _forward
+
+    def _backward(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
+        call, weight = self._direct(arguments, forward=False)
+        dx, gradient = call.backward(dy, saved, weight)
+        return (dx, gradient) if self.trainable else dx
+
+    _back_measured = _backward
+
+    # --- shapes ---
+
+    def _forward_shape(self, x: Tensor, *_: Any) -> Tensor:  # noqa: ANN401
+        return torch.empty_like(x)
+
+    def _backward_shape(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
+        dx = torch.empty_like(dy)
+        return (dx, torch.empty_like(arguments[0])) if self.trainable else dx
+
+    # --- derivatives ---
+
+    def _forward_autograd(self, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
+        values, weight, axis, _ = self._split(arguments)
+        return autograd.forward(x, weight, Traced(self, values, axis, None, None))
+
+    def _measured_autograd(self, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
+        values, weight, axis, (state, gradient_state) = self._split(arguments)
+        return autograd.forward(x, weight, Traced(self, values, axis, state, gradient_state))
+
+    def _back(self, dy: Tensor, saved: Tensor, arguments: tuple[Any, ...], state: Tensor | None) -> Any:  # noqa: ANN401
+        values, weight, axis, _ = self._split(arguments)
+        dx, gradient = autograd.Backward.apply(dy, saved, weight, Traced(self, values, axis, None, state))
+        return (dx, gradient) if self.trainable else dx
+
+    def _backward_autograd(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
+        return self._back(dy, saved, arguments, None)
+
+    def _back_measured_autograd(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
+        return self._back(dy, saved, arguments, self._split(arguments)[3][0])
+
+    # --- vmap: element by element, so a batch is one more axis ---
+
+    def _batch_front(self, tensor: Tensor, axis: int | None, size: int) -> Tensor:
+        return tensor.movedim(axis, 0) if axis is not None else tensor.expand(size, *tensor.shape)
+
+    def _one_by_one(self, name: str, size: int, axes: tuple[Any, ...], arguments: tuple[Any, ...]) -> Any:  # noqa: ANN401
+        """The parameter differs from sample to sample: a call for each."""
+        results = [
+            self._op(name)(*(a if axis is None else a.select(axis, i) for a, axis in zip(arguments, axes, strict=True)))
+            for i in range(size)
+        ]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results), 0
+        return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0,) * len(results[0])
+
+    def _batched_parameters(self, rank: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not self.trainable:
+            return arguments
+        axis = arguments[1]
+        return (arguments[0], axis + 1 if axis >= 0 and rank >= 2 else axis, *arguments[2:])
+
+    def _forward_batched(self, info: Any, axes: tuple[Any, ...], x: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
+        if any(axis is not None for axis in axes[1:]):
+            return self._one_by_one(self.plain, info.batch_size, axes, (x, *arguments))
+        moved = self._batch_front(x, axes[0], info.batch_size)
+        return self._op(self.plain)(moved, *self._batched_parameters(x.dim() - 1, arguments)), 0
+
+    def _measured_batched(self, info: Any, axes: tuple[Any, ...], x: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
+        if any(axis is not None for axis in axes[1:]):
+            raise ValueError("stats: a call under vmap whose parameter differs from sample to sample is not measured")
+        for state in arguments[-2:]:
+            stats = _statistics(state)
+            if stats is not None and stats.per != "tensor" and stats.channel_axis >= 0:
+                raise ValueError("stats: under vmap count channel_axis from the end, as the batch is one more axis")
+        moved = self._batch_front(x, axes[0], info.batch_size)
+        return self._op(self.measured)(moved, *self._batched_parameters(x.dim() - 1, arguments)), 0
+
+    def _backward_batched(
+        self,
+        info: Any,
+        axes: tuple[Any, ...],
+        dy: Tensor,
+        saved: Tensor,
+        *arguments: Any,  # noqa: ANN401
+    ) -> Any:  # noqa: ANN401
+        if self.trainable:  # each sample has a gradient of the parameter of its own
+            return self._one_by_one(self.back, info.batch_size, axes, (dy, saved, *arguments))
+        pair = (self._batch_front(t, axis, info.batch_size) for t, axis in zip((dy, saved), axes[:2], strict=True))
+        return self._op(self.back)(*pair, *arguments), 0
+
+
+class Traced:
+    """Runs the kernels through the operators, below autograd, so that whoever traces sees them."""
+
+    __slots__ = ("channel_axis", "gradient_state", "ops", "row", "state", "values")
+
+    def __init__(
+        self, ops: _Row, values: tuple[Any, ...], channel_axis: int, state: Tensor | None, gradient_state: Tensor | None
+    ) -> None:
+        self.ops = ops
+        self.row = ops.row
+        self.values = values
+        self.channel_axis = channel_axis
+        self.state = state
+        self.gradient_state = gradient_state
+
+    def _parameters(self, weight: Tensor | None) -> tuple[Any, ...]:
+        return self.values if weight is None else (weight, self.channel_axis)
+
+    def forward(self, x: Tensor, weight: Tensor | None, out: Tensor | None) -> Tensor:  # noqa: ARG002
+        """Y = f(x), measured where asked."""
+        ops, parameters = self.ops, self._parameters(weight)
+        with torch._C._AutoDispatchBelowAutograd():
+            if self.state is None and self.gradient_state is None:
+                y: Tensor = ops._op(ops.plain)(x, *parameters)
+            else:
+                y = ops._op(ops.measured)(x, *parameters, self.state, self.gradient_state)
+        return y
+
+    def backward(
+        self,
+        dy: Tensor,
+        saved: Tensor,
+        weight: Tensor | None,
+        out: Tensor | None = None,  # noqa: ARG002
+    ) -> tuple[Tensor, Any]:
+        """(dx, dweight), measured where asked."""
+        ops, parameters = self.ops, self._parameters(weight)
+        with torch._C._AutoDispatchBelowAutograd():
+            if self.gradient_state is None:
+                result = ops._op(ops.back)(dy, saved, *parameters)
+            else:
+                result = ops._op(ops.back_measured)(dy, saved, *parameters, self.gradient_state)
+        return result if self.row.trainable else (result, None)
+
+
+_ROWS = {name: _Row(row) for name, row in activations().items()}
+# Packets by name: what a call is traced as.
+_PLAIN = {name: getattr(torch.ops.geoact, rows.plain) for name, rows in _ROWS.items()}
+_MEASURED = {name: getattr(torch.ops.geoact, rows.measured) for name, rows in _ROWS.items()}
+
+
+def forward(
+    row: Activation,
+    x: Tensor,
+    values: tuple[Any, ...],
+    stats: GeometryStats | None,
+    gradient_stats: GradientStats | None,
+    channel_axis: int,
+) -> Tensor:
+    """Y = f(x) as an operator."""
+    if row.trainable:
+        (value,) = values
+        weight = value if isinstance(value, Tensor) else x.new_full((1,), value)
+        values = (weight, channel_axis)
+    if stats is None and gradient_stats is None:
+        y: Tensor = _PLAIN[row.name](x, *values)
+        return y
+    state = _state(stats, GeometryStats, "stats")
+    gradient_state = _state(gradient_stats, GradientStats, "gradient_stats")
+    y = _MEASURED[row.name](x, *values, state, gradient_state)
+    return y

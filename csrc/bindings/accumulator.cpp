@@ -12,6 +12,7 @@ Accumulator::Accumulator(Direction direction, Per per, int64_t channel_axis, int
 
 void Accumulator::reset() {
   seen_ = false;
+  calls_ = order_ = 0;
   groups_ = per_ == Per::tensor ? 1 : 0;
   cells_.assign(size_t(groups_ * cells_per_group()), 0.0);
   init_cells(direction_, level_, cells_.data(), groups_);
@@ -67,6 +68,9 @@ void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vecto
   } else {
     active_isa().kernels[int(DType::float64)]->combine(direction_, level_, cells_.data(), cells.data(), groups_);
   }
+  static int64_t order_of_firsts = 0;  // guarded by the interpreter lock
+  if (!order_) order_ = ++order_of_firsts;
+  ++calls_;
   seen_ = true;
   dtype_ = dtype;
 }
@@ -86,7 +90,9 @@ void Accumulator::merge(const Accumulator& other) {
   const std::vector<double> cells = other.cells_;  // other may be this one
   Grouping grouping;
   grouping.groups = other.groups_;
+  const int64_t calls = other.calls_;
   absorb(grouping, other.dtype_, cells);
+  calls_ += calls - 1;
 }
 
 py::object Accumulator::cells() const {
@@ -95,7 +101,7 @@ py::object Accumulator::cells() const {
   return array;
 }
 
-void Accumulator::set_cells(py::object cells, const std::string& dtype) {
+void Accumulator::set_cells(py::object cells, const std::string& dtype, int64_t calls) {
   const Tensor tensor = view(cells, "cells");
   const int64_t groups = tensor.rank == 2 ? tensor.shape[1] : 0;
   if (tensor.dtype != DType::float64 || tensor.rank != 2 || tensor.shape[0] != cells_per_group() ||
@@ -115,6 +121,7 @@ void Accumulator::set_cells(py::object cells, const std::string& dtype) {
   cells_.swap(fresh);
   groups_ = groups;
   seen_ = found != none;
+  calls_ = calls;
   if (seen_) dtype_ = DType(found);
 }
 
@@ -141,7 +148,9 @@ void register_accumulator(py::module_& m) {
       .def("reset", &Accumulator::reset)
       .def("copy", [](const Accumulator& self) { return Accumulator(self); })
       .def("cells", &Accumulator::cells, "Records as (fields, groups) float64: a copy.")
-      .def("set_cells", &Accumulator::set_cells, py::arg("cells"), py::arg("dtype"))
+      .def("set_cells", &Accumulator::set_cells, py::arg("cells"), py::arg("dtype"), py::arg("calls") = 0)
+      .def_property_readonly("calls", &Accumulator::calls, "Calls measured.")
+      .def_property_readonly("order", &Accumulator::order, "Place among the first calls of all accumulators, or 0.")
       .def_property_readonly("groups", &Accumulator::groups)
       .def_property_readonly("dtype", &Accumulator::dtype, "Name of the dtype measured so far, or ''.");
 }

@@ -39,9 +39,12 @@ class Accumulator {
   int64_t channel_axis() const { return channel_axis_; }
   int64_t groups() const { return groups_; }
   std::string dtype() const { return seen_ ? dtype_name(dtype_) : ""; }
+  // Calls measured, and the place of the first of them among the first calls of all accumulators: the order of layers.
+  int64_t calls() const { return calls_; }
+  int64_t order() const { return order_; }
 
   py::object cells() const;  // (fields, groups) float64, a copy
-  void set_cells(py::object cells, const std::string& dtype);
+  void set_cells(py::object cells, const std::string& dtype, int64_t calls);
 
  private:
   void append(const double* cells, int64_t groups);
@@ -53,7 +56,7 @@ class Accumulator {
   double saturation_;
   bool seen_ = false;  // whether dtype_ is settled
   DType dtype_ = DType::float32;
-  int64_t groups_ = 0;
+  int64_t groups_ = 0, calls_ = 0, order_ = 0;
   std::vector<double> cells_;  // [field][group]
 };
 

@@ -7,6 +7,8 @@ What may be imported: NumPy and the compiled ``geoact._core``. Other frameworks 
 ``sys.modules`` and never imported from here; the study and the command line live behind an extra.
 """
 
+from typing import Any
+
 from geoact import activations as _registry
 from geoact.activations import *  # noqa: F403  every public name there is a row or speaks of rows
 from geoact.backends import Info, info, isa, num_threads, set_isa, set_num_threads
@@ -33,3 +35,12 @@ __all__ = [
     "set_num_threads",
     *_registry.activations(),
 ]
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401
+    """``geoact.torch`` without an import of its own: torch is loaded only for those who ask for it."""
+    if name == "torch":
+        import importlib
+
+        return importlib.import_module("geoact.torch")
+    raise AttributeError(f"module 'geoact' has no attribute {name!r}")

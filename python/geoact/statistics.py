@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sys
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
@@ -25,7 +26,20 @@ _Self = TypeVar("_Self", bound="_Statistics")
 
 # What a traced program refers to statistics by: a tensor that holds a number, and who has that number.
 _numbers = itertools.count(1)
-_numbered: WeakValueDictionary[int, _Statistics] = WeakValueDictionary()
+_numbered: WeakValueDictionary[int, Numbered] = WeakValueDictionary()
+
+
+class Numbered:
+    """An object that a traced program can refer to: by a number, in a tensor where torch is loaded."""
+
+    def __init__(self) -> None:
+        self._number()
+
+    def _number(self) -> None:
+        number = next(_numbers)
+        _numbered[number] = self
+        torch = sys.modules.get("torch")
+        self._token = torch.tensor([number]) if hasattr(torch, "tensor") else None
 
 
 def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:
@@ -38,7 +52,7 @@ def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:
     return value
 
 
-class _Statistics:
+class _Statistics(Numbered, ABC):
     """What both accumulators share: settings, merging, reading, printing."""
 
     _direction: ClassVar[str]
@@ -54,13 +68,6 @@ class _Statistics:
         self._saturation = float(saturation)
         self._accumulator = _core.Accumulator(self._direction, per, channel_axis, level, self._saturation)
         self._number()
-
-    def _number(self) -> None:
-        """Take a number, in a tensor where torch is loaded: a traced program (torch.compile) finds this object by it."""
-        number = next(_numbers)
-        _numbered[number] = self
-        torch = sys.modules.get("torch")
-        self._token = torch.tensor([number]) if hasattr(torch, "tensor") else None
 
     # --- what was asked for ---
 
@@ -94,6 +101,11 @@ class _Statistics:
         """Number of groups: 1, or channels or rows seen; 0 before the first call."""
         return self._accumulator.groups
 
+    @property
+    def calls(self) -> int:
+        """Number of calls measured."""
+        return self._accumulator.calls
+
     # --- reading ---
 
     def cells(self) -> dict[str, npt.NDArray[np.float64]]:
@@ -102,9 +114,9 @@ class _Statistics:
         names = [name for name, _ in _core.fields(self._direction)]
         return dict(zip(names, table, strict=False))
 
+    @abstractmethod
     def _rows(self) -> tuple[tuple[Derived, ...], tuple[Derived, ...]]:
         """Rows of the values per group, and of those of the whole layer."""
-        raise NotImplementedError
 
     def _compute(self, row: Derived) -> Any:  # noqa: ANN401
         # 0 / 0 and the like are answers here: a share of nothing is NaN
@@ -232,13 +244,14 @@ class _Statistics:
             "settings": self._settings(),
             "cells": self._accumulator.cells(),
             "dtype": self.dtype,
+            "calls": self.calls,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.get("schema") != _SCHEMA:
             raise ValueError(f"pickle of schema {state.get('schema')!r}; this version reads {_SCHEMA}")
         _Statistics.__init__(self, **state["settings"])
-        self._accumulator.set_cells(state["cells"], state["dtype"])
+        self._accumulator.set_cells(state["cells"], state["dtype"], state.get("calls", 0))
 
     # --- printing ---
 

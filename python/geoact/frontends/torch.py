@@ -15,6 +15,7 @@ from torch.autograd import forward_ad
 from geoact import _core
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import autograd, ops
+from geoact.torch.probe import running_backward
 
 if TYPE_CHECKING:
     from geoact.activations import Activation
@@ -71,6 +72,8 @@ def forward(
     if x.is_neg():
         x = x.resolve_neg()
     accumulator = _accumulator(stats, GeometryStats, "stats")
+    if accumulator is not None and running_backward():
+        accumulator = None  # activation checkpointing repeats a call that was measured
     followed = x.requires_grad or (row.trainable and getattr(values[0], "requires_grad", False))
     if (followed and _grad_enabled()) or forward_ad._current_level >= 0:
         gradient_accumulator = _accumulator(gradient_stats, GradientStats, "gradient_stats")

@@ -1,10 +1,69 @@
 """geoact for PyTorch: drop-in modules, autograd, torch.compile, and a monitor for a whole model.
 
+- ``functional``: the activations with the arguments of ``torch.nn.functional`` (``geoact.relu(tensor)`` works as well);
+- ``ReLU``, ``Sigmoid``, ...: modules with the arguments of ``torch.nn``;
+- ``convert`` swaps the activations of a model, ``revert`` undoes it, ``intercept`` catches functional calls;
+- ``instrument`` watches a model; ``sinks`` show and store what it reads; ``callbacks`` join it to trainers.
+
 What lives here may import torch and the rest of geoact; nothing outside this folder imports it at load time, so that
 NumPy users never pay for torch. Optional packages (rich, plotly, TensorBoard, Lightning, transformers, ...) are
 imported by the sink or callback that needs them, when it is made.
 """
 
-from geoact.torch import ops as _ops  # registers torch.ops.geoact
+from geoact.torch import functional
+from geoact.torch import ops as _ops  # noqa: F401  registers torch.ops.geoact
+from geoact.torch.alerts import DEFAULT_RULES, Rule
+from geoact.torch.convert import Conversion, conversion, convert, revert
+from geoact.torch.intercept import intercept
+from geoact.torch.modules import (
+    ELU,
+    GELU,
+    CenteredSigmoid,
+    Hardsigmoid,
+    Hardswish,
+    LeakyReLU,
+    Mish,
+    PReLU,
+    ReLU,
+    ReLUSquared,
+    ScaledSiLU,
+    Sigmoid,
+    SiLU,
+    Softplus,
+    Swish,
+    Tanh,
+)
+from geoact.torch.monitor import Monitor, instrument
+from geoact.torch.reading import Alert, Layer, Reading
 
-__all__: list[str] = []
+__all__ = [
+    "DEFAULT_RULES",
+    "ELU",
+    "GELU",
+    "Alert",
+    "CenteredSigmoid",
+    "Conversion",
+    "Hardsigmoid",
+    "Hardswish",
+    "Layer",
+    "LeakyReLU",
+    "Mish",
+    "Monitor",
+    "PReLU",
+    "ReLU",
+    "ReLUSquared",
+    "Reading",
+    "Rule",
+    "ScaledSiLU",
+    "SiLU",
+    "Sigmoid",
+    "Softplus",
+    "Swish",
+    "Tanh",
+    "conversion",
+    "convert",
+    "functional",
+    "instrument",
+    "intercept",
+    "revert",
+]

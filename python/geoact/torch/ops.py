@@ -20,6 +20,7 @@ from geoact import statistics
 from geoact.activations import activations
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import autograd
+from geoact.torch.probe import Family, running_backward
 
 if TYPE_CHECKING:
     from geoact.activations import Activation
@@ -38,15 +39,17 @@ def _statistics(state: Tensor | None) -> Any:  # noqa: ANN401
     return found
 
 
-def _accumulator(state: Tensor | None) -> Any:  # noqa: ANN401
+def _accumulator(state: Tensor | None, x: Tensor, forward: bool) -> Any:  # noqa: ANN401
     found = _statistics(state)
-    return None if found is None else found._accumulator
+    if found is None or (forward and running_backward()):
+        return None
+    return (found.of(x) if isinstance(found, Family) else found)._accumulator
 
 
 def _state(stats: Any, kind: type, name: str) -> Tensor | None:  # noqa: ANN401
     if stats is None:
         return None
-    if not isinstance(stats, kind):
+    if not isinstance(stats, (kind, Family)):
         raise TypeError(f"{name} must be a geoact.{kind.__name__}, got {type(stats).__name__}")
     token: Tensor | None = stats._token
     if token is None:
@@ -112,22 +115,22 @@ class _Row:
         count = len(self.row.parameters)
         return arguments[:count], None, 1, arguments[count:]
 
-    def _direct(self, arguments: tuple[Any, ...], forward: bool) -> tuple[autograd.Direct, Tensor | None]:  # noqa: FBT001
+    def _direct(self, x: Tensor, arguments: tuple[Any, ...], forward: bool) -> tuple[autograd.Direct, Tensor | None]:  # noqa: FBT001
         values, weight, axis, states = self._split(arguments)
-        accumulator = _accumulator(states[0]) if states else None
+        accumulator = _accumulator(states[0], x, forward) if states else None
         pair = (accumulator, None) if forward else (None, accumulator)
         return autograd.Direct(self.row, values, *pair, axis), weight
 
     # --- CPU kernels ---
 
     def _forward(self, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
-        call, weight = self._direct(arguments, forward=True)
+        call, weight = self._direct(x, arguments, forward=True)
         return call.forward(x, weight, None)
 
     _measured = _forward
 
     def _backward(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
-        call, weight = self._direct(arguments, forward=False)
+        call, weight = self._direct(dy, arguments, forward=False)
         dx, gradient = call.backward(dy, saved, weight)
         return (dx, gradient) if self.trainable else dx
 
@@ -195,7 +198,7 @@ class _Row:
             raise ValueError("stats: a call under vmap whose parameter differs from sample to sample is not measured")
         for state in arguments[-2:]:
             stats = _statistics(state)
-            if stats is not None and stats.per != "tensor" and stats.channel_axis >= 0:
+            if isinstance(stats, (GeometryStats, GradientStats)) and stats.per != "tensor" and stats.channel_axis >= 0:
                 raise ValueError("stats: under vmap count channel_axis from the end, as the batch is one more axis")
         moved = self._batch_front(x, axes[0], info.batch_size)
         return self._op(self.measured)(moved, *self._batched_parameters(x.dim() - 1, arguments)), 0
@@ -284,4 +287,4 @@ def forward(
     state = _state(stats, GeometryStats, "stats")
     gradient_state = _state(gradient_stats, GradientStats, "gradient_stats")
     y = _MEASURED[row.name](x, *values, state, gradient_state)
-    return y
+    return y  # noqa: RET504  typed

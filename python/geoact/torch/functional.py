@@ -1,0 +1,128 @@
+"""The activations with the names, arguments and defaults of ``torch.nn.functional``, plus statistics.
+
+Every function takes a tensor of float16, bfloat16, float32 or float64, of any shape and strides, and returns one of the
+same shape, dtype and memory format; autograd, torch.compile, export, vmap and forward-mode differentiation work.
+``stats=`` (a :class:`geoact.GeometryStats`) is filled in the forward pass, ``gradient_stats=`` (a
+:class:`geoact.GradientStats`) when autograd runs backward; both are optional and change no bit of the result.
+Formulas and sources: docs/activations.md. Raises TypeError or ValueError, naming the argument, before anything is
+written.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from geoact import activations as _rows
+from geoact.statistics import GeometryStats, GradientStats
+
+_G = GeometryStats | None
+_D = GradientStats | None
+
+
+def _out(input: Tensor, inplace: bool) -> Tensor | None:
+    return input if inplace else None
+
+
+def sigmoid(input: Tensor, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """1 / (1 + exp(-x)), as torch.sigmoid."""
+    y: Tensor = _rows.sigmoid(input, stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def centered_sigmoid(input: Tensor, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """sigmoid(x) - 1/2, without the constant that eats the bits of a narrow format."""
+    y: Tensor = _rows.centered_sigmoid(input, stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def tanh(input: Tensor, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """Hyperbolic tangent, as torch.tanh."""
+    y: Tensor = _rows.tanh(input, stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def relu(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """max(0, x), as torch.nn.functional.relu."""
+    y: Tensor = _rows.relu(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def leaky_relu(
+    input: Tensor,
+    negative_slope: float = 0.01,
+    inplace: bool = False,
+    *,
+    stats: _G = None,
+    gradient_stats: _D = None,
+) -> Tensor:
+    """x, times negative_slope where x <= 0, as torch.nn.functional.leaky_relu."""
+    y: Tensor = _rows.leaky_relu(
+        input, negative_slope, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats
+    )
+    return y
+
+
+def relu_squared(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """max(0, x)^2."""
+    y: Tensor = _rows.relu_squared(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def elu(
+    input: Tensor, alpha: float = 1.0, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None
+) -> Tensor:
+    """x, or alpha (exp(x) - 1) where x <= 0, as torch.nn.functional.elu; backward needs alpha >= 0."""
+    y: Tensor = _rows.elu(input, alpha, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def silu(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """x sigmoid(x), as torch.nn.functional.silu."""
+    y: Tensor = _rows.silu(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def gelu(input: Tensor, approximate: str = "none", *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """x P(N(0, 1) < x), or its tanh form with approximate="tanh", as torch.nn.functional.gelu."""
+    y: Tensor = _rows.gelu(input, approximate=approximate, stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def softplus(
+    input: Tensor, beta: float = 1.0, threshold: float = 20.0, *, stats: _G = None, gradient_stats: _D = None
+) -> Tensor:
+    """log(1 + exp(beta x)) / beta, x where beta x > threshold, as torch.nn.functional.softplus."""
+    y: Tensor = _rows.softplus(input, beta, threshold, stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def hardsigmoid(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """min(max(x + 3, 0), 6) / 6, as torch.nn.functional.hardsigmoid."""
+    y: Tensor = _rows.hardsigmoid(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def hardswish(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """x min(max(x + 3, 0), 6) / 6, as torch.nn.functional.hardswish."""
+    y: Tensor = _rows.hardswish(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def mish(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """x tanh(log(1 + exp(x))), as torch.nn.functional.mish."""
+    y: Tensor = _rows.mish(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def prelu(input: Tensor, weight: Tensor, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
+    """x, times weight where x <= 0; weight has one value or one per channel (axis 1), as torch.nn.functional.prelu."""
+    y: Tensor = _rows.prelu(input, weight, stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def swish(input: Tensor, beta: Any = 1.0, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:  # noqa: ANN401
+    """x sigmoid(beta x); beta is a number, or a tensor of one value or one per channel (axis 1)."""
+    y: Tensor = _rows.swish(input, beta, stats=stats, gradient_stats=gradient_stats)
+    return y

@@ -1,0 +1,346 @@
+"""Drop-in modules: torch.nn's activations, computed and measured by geoact.
+
+Each is a subclass of the module it replaces (so ``isinstance(m, torch.nn.ReLU)`` still holds) with the same constructor
+arguments, repr and state_dict; only ``forward`` differs. ``stats=`` and ``gradient_stats=`` take accumulators that
+every call adds to. A tensor that geoact cannot compute on goes to torch's own module, with one warning.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from geoact.statistics import GeometryStats, GradientStats
+from geoact.torch import functional as F
+
+if TYPE_CHECKING:
+    from geoact.torch.probe import Probe
+
+_FLOATING = frozenset((torch.float16, torch.bfloat16, torch.float32, torch.float64))
+_warned: set[str] = set()
+
+
+def supported(x: object) -> bool:
+    """Whether geoact computes on this tensor: floating point, dense, on the CPU (or shapes only, on meta)."""
+    return (
+        isinstance(x, Tensor)
+        and x.dtype in _FLOATING
+        and x.layout is torch.strided
+        and x.device.type in ("cpu", "meta")
+        and not x.is_quantized
+    )
+
+
+def _describe(x: object) -> str:
+    if not isinstance(x, Tensor):
+        return type(x).__name__
+    return f"{str(x.dtype).removeprefix('torch.')} tensor of layout {x.layout} on {x.device.type}"
+
+
+class Activation(nn.Module):
+    """What all of them share: statistics, the probe of a monitor, and the way back to torch."""
+
+    # Class attributes, so that a module whose class was changed (convert) needs nothing set.
+    stats: GeometryStats | None = None
+    gradient_stats: GradientStats | None = None
+    _probe: Probe | None = None
+    _row: str  # of the registry
+
+    def __init__(
+        self,
+        *args: Any,  # noqa: ANN401
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        for name, value, kind in (("stats", stats, GeometryStats), ("gradient_stats", gradient_stats, GradientStats)):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{name} must be a geoact.{kind.__name__}, got {type(value).__name__}")
+        super().__init__(*args, **kwargs)
+        self.stats = stats
+        self.gradient_stats = gradient_stats
+
+    def __init_subclass__(cls) -> None:
+        # torch's arguments and ours, for help() and editors.
+        super().__init_subclass__()
+        original = cls.__bases__[-1]
+        given = inspect.signature(original).parameters.values() if "__init__" in vars(original) else ()
+        if original is not Activation:
+            ours = inspect.signature(Activation).parameters.values()
+            keywords = [p for p in ours if p.kind is p.KEYWORD_ONLY]
+            cls.__signature__ = inspect.Signature([*given, *keywords])  # type: ignore[attr-defined]
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        """The function of :mod:`geoact.torch.functional`, with this module's parameters."""
+        raise NotImplementedError
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Y = f(input), of the same shape, dtype and memory format."""
+        if not supported(input):
+            return self._fall_back(input)
+        if self._probe is None:
+            return self._function(input, self.stats, self.gradient_stats)
+        return self._function(input, *self._probe.statistics(input))
+
+    def _fall_back(self, input: Tensor) -> Tensor:
+        what = _describe(input)
+        if self.stats is not None or self.gradient_stats is not None:
+            raise TypeError(f"input is a {what}; measured are float16, bfloat16, float32 and float64, dense, on the CPU")
+        if what not in _warned and not torch.compiler.is_dynamo_compiling():
+            _warned.add(what)
+            warnings.warn(
+                f"geoact computes on dense CPU tensors of floating point: {type(self).__name__} of a {what} is left to torch",
+                stacklevel=4,
+            )
+        return self._by_torch(input)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        """The same function in torch's own operators, for tensors that geoact cannot compute on."""
+        return cast(Tensor, super().forward(input))
+
+    def extra_repr(self) -> str:
+        """Torch's own, and what is measured."""
+        parts = [super().extra_repr()]
+        parts += [f"{name}=<per {s.per}>" for name, s in (("stats", self.stats), ("gradient_stats", self.gradient_stats)) if s]
+        return ", ".join(part for part in parts if part)
+
+
+class Sigmoid(Activation, nn.Sigmoid):
+    """torch.nn.Sigmoid."""
+
+    _row = "sigmoid"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.sigmoid(input, stats=stats, gradient_stats=gradient_stats)
+
+
+class Tanh(Activation, nn.Tanh):
+    """torch.nn.Tanh."""
+
+    _row = "tanh"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.tanh(input, stats=stats, gradient_stats=gradient_stats)
+
+
+class ReLU(Activation, nn.ReLU):
+    """torch.nn.ReLU."""
+
+    _row = "relu"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.relu(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+
+
+class LeakyReLU(Activation, nn.LeakyReLU):
+    """torch.nn.LeakyReLU."""
+
+    _row = "leaky_relu"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.leaky_relu(input, self.negative_slope, self.inplace, stats=stats, gradient_stats=gradient_stats)
+
+
+class ELU(Activation, nn.ELU):
+    """torch.nn.ELU."""
+
+    _row = "elu"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.elu(input, self.alpha, self.inplace, stats=stats, gradient_stats=gradient_stats)
+
+
+class SiLU(Activation, nn.SiLU):
+    """torch.nn.SiLU."""
+
+    _row = "silu"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.silu(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+
+
+class GELU(Activation, nn.GELU):
+    """torch.nn.GELU."""
+
+    _row = "gelu"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.gelu(input, self.approximate, stats=stats, gradient_stats=gradient_stats)
+
+
+class Softplus(Activation, nn.Softplus):
+    """torch.nn.Softplus."""
+
+    _row = "softplus"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.softplus(input, self.beta, self.threshold, stats=stats, gradient_stats=gradient_stats)
+
+
+class Hardsigmoid(Activation, nn.Hardsigmoid):
+    """torch.nn.Hardsigmoid."""
+
+    _row = "hardsigmoid"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.hardsigmoid(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+
+
+class Hardswish(Activation, nn.Hardswish):
+    """torch.nn.Hardswish."""
+
+    _row = "hardswish"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.hardswish(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+
+
+class Mish(Activation, nn.Mish):
+    """torch.nn.Mish."""
+
+    _row = "mish"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.mish(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+
+
+class PReLU(Activation, nn.PReLU):
+    """torch.nn.PReLU."""
+
+    _row = "prelu"
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.prelu(input, self.weight, stats=stats, gradient_stats=gradient_stats)
+
+
+class CenteredSigmoid(Activation):
+    """sigmoid(x) - 1/2: a sigmoid that does not push the mean of its output away from zero."""
+
+    _row = "centered_sigmoid"
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        return torch.tanh(input / 2) / 2
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.centered_sigmoid(input, stats=stats, gradient_stats=gradient_stats)
+
+
+class ReLUSquared(Activation):
+    """max(0, x)^2, with ReLU's argument.
+
+    Parameters
+    ----------
+    inplace : bool
+        Write y over x.
+    """
+
+    _row = "relu_squared"
+
+    inplace = False
+
+    def __init__(
+        self, inplace: bool = False, *, stats: GeometryStats | None = None, gradient_stats: GradientStats | None = None
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        """As torch.nn.ReLU."""
+        return ", ".join(part for part in ("inplace=True" if self.inplace else "", super().extra_repr()) if part)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        return torch.square(torch.relu(input))
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.relu_squared(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+
+
+def _along_channels(parameter: Tensor, x: Tensor) -> Tensor:
+    """One value per channel (axis 1) in a shape that broadcasts against x."""
+    return parameter if parameter.numel() == 1 or x.dim() < 3 else parameter.reshape(-1, *(1,) * (x.dim() - 2))
+
+
+class Swish(Activation):
+    """x sigmoid(beta x) with a trainable beta, as torch.nn.PReLU has its weight.
+
+    Parameters
+    ----------
+    num_parameters : int
+        1, or the number of channels (axis 1).
+    init : float
+        First value of beta.
+    device, dtype
+        Of beta.
+
+    Notes
+    -----
+    ``beta``: Parameter of shape (num_parameters,). Source: Ramachandran, Zoph, Le (2017), Searching for activation
+    functions.
+    """
+
+    _row = "swish"
+
+    def __init__(
+        self,
+        num_parameters: int = 1,
+        init: float = 1.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        if isinstance(num_parameters, bool) or not isinstance(num_parameters, int):
+            raise TypeError(f"num_parameters must be an int, got {type(num_parameters).__name__}")
+        if num_parameters < 1:
+            raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
+        self.num_parameters = num_parameters
+        self.init = init
+        self.beta = nn.Parameter(torch.full((num_parameters,), float(init), device=device, dtype=dtype))
+
+    def reset_parameters(self) -> None:
+        """Set beta to its first value."""
+        nn.init.constant_(self.beta, self.init)
+
+    def extra_repr(self) -> str:
+        """As torch.nn.PReLU."""
+        return ", ".join(part for part in (f"num_parameters={self.num_parameters}", super().extra_repr()) if part)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        return input * torch.sigmoid(_along_channels(self.beta, input) * input)
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.swish(input, self.beta, stats=stats, gradient_stats=gradient_stats)
+
+
+class ScaledSiLU(Activation):
+    """x sigmoid(beta x) with a fixed beta: the "quick GELU" of CLIP has 1.702.
+
+    Parameters
+    ----------
+    beta : float
+        Not trained.
+    """
+
+    _row = "swish"
+
+    def __init__(
+        self, beta: float = 1.702, *, stats: GeometryStats | None = None, gradient_stats: GradientStats | None = None
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        self.beta = float(beta)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        return input * torch.sigmoid(self.beta * input)
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.swish(input, self.beta, stats=stats, gradient_stats=gradient_stats)
+
+    def extra_repr(self) -> str:
+        """beta, and what is measured."""
+        return ", ".join(part for part in (f"beta={self.beta:g}", super().extra_repr()) if part)

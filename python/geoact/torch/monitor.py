@@ -1,0 +1,391 @@
+"""Watch the activations of any model: what they do to the geometry of the data and to the gradient, layer by layer.
+
+While a step is measured, the activation modules of the model are ours and carry a probe; at all other times they are
+exactly what they were, so a monitor that is off costs nothing. The model's parameters, buffers and state_dict never
+change.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch.distributed as dist
+from torch import nn
+
+from geoact.statistics import GeometryStats, GradientStats
+from geoact.torch import convert, known
+from geoact.torch.alerts import DEFAULT_RULES, Rule, check
+from geoact.torch.modules import Activation
+from geoact.torch.probe import Family, Probe
+from geoact.torch.reading import Layer, Reading
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from geoact.torch.sinks import Sink
+
+
+def _count(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+    return value
+
+
+def _pattern(name: str, value: object) -> re.Pattern[str] | None:
+    if value is None:
+        return None
+    if not isinstance(value, (str, re.Pattern)):
+        raise TypeError(f"{name} must be a regular expression, got {type(value).__name__}")
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{name} is {value!r}, which is no regular expression: {error}") from error
+
+
+class _Watched:
+    """One module of the model and its probe."""
+
+    def __init__(self, name: str, module: nn.Module, twin: known.Twin, probe: Probe) -> None:
+        self.name = name
+        self.module = module
+        self.row = twin.module._row
+        if self.row == "gelu" and {**vars(module), **twin.attributes}.get("approximate") == "tanh":
+            self.row = "gelu_tanh"
+        self._twin = twin
+        self.probe = probe
+        self._undo: Callable[[], None] | None = None
+
+    def arm(self) -> None:
+        """Measure from now on."""
+        if self._undo is None:
+            change_back = None if isinstance(self.module, Activation) else convert.change_class(self.module, self._twin)
+            self.module._probe = self.probe  # type: ignore[assignment]
+
+            def undo() -> None:
+                del self.module._probe
+                if change_back is not None:
+                    change_back()
+
+            self._undo = undo
+
+    def disarm(self) -> None:
+        """Put the module back as it was."""
+        if self._undo is not None:
+            self._undo()
+            self._undo = None
+
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self.probe.forward.members.clear()
+        if self.probe.backward is not None:
+            self.probe.backward.members.clear()
+
+    def layers(self) -> list[tuple[int, Layer]]:
+        """A snapshot: one layer for each kind of data met, each with its place in the order of first calls."""
+        forward = self.probe.forward.members
+        backward = {} if self.probe.backward is None else self.probe.backward.members
+        keys = [key for key in {**forward, **backward} if key in forward]  # a gradient without a forward is a repeat
+        dtypes, channels = {dtype for dtype, _ in keys}, {count for _, count in keys}
+        found = []
+        for key in keys:
+            stats = forward[key]
+            if stats.dtype == "":
+                continue
+            parts = [*([key[0]] if len(dtypes) > 1 else []), *([str(key[1])] if len(channels) > 1 else [])]
+            name = f"{self.name}[{','.join(parts)}]" if parts else self.name
+            gradient = None
+            if self.probe.backward is not None:
+                gradient = backward[key].copy() if key in backward else GradientStats(stats.per, stats.channel_axis)
+            order = stats._accumulator.order
+            found.append((order, Layer(name, self.row, 0, stats.calls, stats.copy(), gradient)))
+        return found
+
+
+def _outline(layer: Layer) -> tuple[Any, ...]:
+    return layer.name, layer.activation, layer.forward._settings(), layer.backward is not None
+
+
+def _empty(name: str, activation: str, settings: dict[str, Any], backward: bool) -> Layer:
+    gradient = GradientStats(settings["per"], settings["channel_axis"]) if backward else None
+    return Layer(name, activation, 0, 0, GeometryStats(**settings), gradient)
+
+
+class Monitor:
+    """What :func:`instrument` returns: measures while it is entered; see there for the arguments.
+
+    Attributes
+    ----------
+    last : Reading or None
+        The last completed reading.
+    skipped : tuple of convert.Left
+        Activations of the model that are not watched, and why.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        per: str,
+        channel_axis: int | None,
+        level: str,
+        saturation: float,
+        backward: bool,
+        every: int,
+        warmup: int,
+        window: int,
+        include: str | re.Pattern[str] | None,
+        exclude: str | re.Pattern[str] | None,
+        sinks: Iterable[Sink],
+        rules: Sequence[Rule],
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if per == "row":
+            raise ValueError("per is 'row' (accepted: 'tensor', 'channel'): rows of a whole training run have no end")
+        if channel_axis is not None and (isinstance(channel_axis, bool) or not isinstance(channel_axis, int)):
+            raise TypeError(f"channel_axis must be an int or None, got {type(channel_axis).__name__}")
+        self._every = _count("every", every, 1)
+        self._warmup = _count("warmup", warmup, 0)
+        self._window = _count("window", window, 1)
+        self._rules = tuple(rules)
+        for rule in self._rules:
+            if not isinstance(rule, Rule):
+                raise TypeError(f"rules must hold geoact.torch.alerts.Rule, got {type(rule).__name__}")
+        self._sinks = list(sinks)
+        for sink in self._sinks:
+            if not (callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))):
+                raise TypeError(f"sinks must hold objects with write() and close(), got {type(sink).__name__}")
+        GeometryStats(per, -1 if channel_axis is None else channel_axis, level, saturation)  # checks them
+        self._make_forward = lambda kind, axis: GeometryStats(kind, axis, level, saturation)
+        self._make_backward = (lambda kind, axis: GradientStats(kind, axis)) if backward else None
+        self._per, self._axis = per, channel_axis
+        self.skipped: tuple[convert.Left, ...] = ()
+        self._watched = self._choose(model, _pattern("include", include), _pattern("exclude", exclude))
+        self.last: Reading | None = None
+        self._step = 0
+        self._measured = 0  # steps in the window so far
+        self._entered = False
+
+    def _choose(
+        self, model: nn.Module, include: re.Pattern[str] | None, exclude: re.Pattern[str] | None
+    ) -> list[_Watched]:
+        watched, names, skipped = [], [], []
+        for name, module in model.named_modules():
+            twin = known.twin_of(module) or (known.Twin(type(module)) if isinstance(module, Activation) else None)
+            if twin is None:
+                if known.looks_like_activation(module):
+                    skipped.append(convert.Left(name, type(module).__name__, "geoact has no such activation"))
+                continue
+            names.append(name)
+            if (include and not include.search(name)) or (exclude and exclude.search(name)):
+                continue
+            if getattr(module, "stats", None) is not None or getattr(module, "gradient_stats", None) is not None:
+                skipped.append(convert.Left(name, type(module).__name__, "it has statistics of its own"))
+                continue
+            probe = Probe(
+                Family(self._make_forward, self._per, self._axis),
+                None if self._make_backward is None else Family(self._make_backward, self._per, self._axis),
+            )
+            watched.append(_Watched(name or type(module).__name__, module, twin, probe))
+        self.skipped = tuple(skipped + convert.functional_calls(model))
+        if not watched:
+            chosen = "".join(f" {k}={v.pattern!r}" for k, v in (("include", include), ("exclude", exclude)) if v)
+            there = ", ".join(names) or "none as modules; see geoact.torch.intercept() for functional calls"
+            raise ValueError(f"model has no activation to watch{' with' + chosen if chosen else ''} (there are: {there})")
+        return watched
+
+    # --- the schedule ---
+
+    def _due(self) -> bool:
+        return self._step >= self._warmup and (self._step - self._warmup) % self._every == 0
+
+    def _arm(self) -> None:
+        for watched in self._watched:
+            if self._due():
+                watched.arm()
+            else:
+                watched.disarm()
+
+    def __enter__(self) -> Monitor:
+        if self._entered:
+            raise RuntimeError("this monitor is entered already")
+        self._entered = True
+        self._arm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._entered = False
+        for watched in self._watched:
+            watched.disarm()
+        try:
+            if kind is None and any(watched.layers() for watched in self._watched):
+                self._complete()
+        finally:
+            for sink in self._sinks:
+                sink.close()
+
+    def step(self) -> Reading | None:
+        """End a step, e.g. after ``optimizer.step()``: all calls since the last one belong to it.
+
+        Returns
+        -------
+        Reading or None
+            The reading, where a window of measured steps ended with this step; it has gone to the sinks.
+        """
+        if not self._entered:
+            raise RuntimeError("the monitor is not entered: use it as `with geoact.torch.instrument(model) as monitor:`")
+        reading = None
+        if self._due():
+            self._measured += 1
+            if self._measured == self._window:
+                reading = self._complete()
+        self._step += 1
+        self._arm()
+        return reading
+
+    def _complete(self) -> Reading:
+        reading = self._snapshot()
+        self.reset()
+        self.last = reading
+        for sink in self._sinks:
+            sink.write(reading)
+        return reading
+
+    # --- reading ---
+
+    def _snapshot(self) -> Reading:
+        found = sorted((pair for watched in self._watched for pair in watched.layers()), key=lambda pair: pair[0])
+        layers = tuple(replace(layer, index=index) for index, (_, layer) in enumerate(found))
+        return self._judged(Reading(self._step, layers))
+
+    def _judged(self, reading: Reading) -> Reading:
+        return replace(reading, alerts=tuple(check(reading, self._rules)))
+
+    def read(self) -> Reading:
+        """What the window holds so far; the last completed reading where it holds nothing yet.
+
+        This, ``step`` at the end of a window and leaving the block are the only places where anything is read back.
+        """
+        reading = self._snapshot()
+        return self.last if not reading.layers and self.last is not None else reading
+
+    def reset(self) -> None:
+        """Forget the window."""
+        self._measured = 0
+        for watched in self._watched:
+            watched.reset()
+
+    def all_reduce(self, group: ProcessGroup | None = None) -> Reading:
+        """``read()`` of all ranks together; every rank must call it, and gets the same.
+
+        Raises
+        ------
+        ValueError
+            On every rank, if the ranks watched different layers.
+        """
+        from geoact.torch.distributed import all_reduce_reading
+
+        return self._judged(all_reduce_reading(self._agreed(group), group))
+
+    def _agreed(self, group: ProcessGroup | None) -> Reading:
+        """This rank's reading with the layers of all ranks: a layer that did not run here is there, empty."""
+        window = self._snapshot()
+        last = self.last or Reading(self._step, ())
+        mine = [[_outline(layer) for layer in reading.layers] for reading in (window, last)]
+        gathered: list[Any] = [None] * dist.get_world_size(group)
+        dist.all_gather_object(gathered, mine, group)
+        # All ranks read the window, or all the reading before it.
+        which = 0 if any(current for current, _ in gathered) else 1
+        reading = (window, last)[which]
+        have = {layer.name: layer for layer in reading.layers}
+        outlines = {outline[0]: outline for rank in gathered for outline in rank[which]}
+        layers = tuple(have.get(name) or _empty(*outline) for name, outline in outlines.items())
+        return replace(reading, layers=tuple(replace(layer, index=i) for i, layer in enumerate(layers)))
+
+    def __str__(self) -> str:
+        return str(self.read())
+
+    def __repr__(self) -> str:
+        return f"<geoact.torch.Monitor of {len(self._watched)} activations, step {self._step}>"
+
+
+def instrument(
+    model: nn.Module,
+    *,
+    per: str = "channel",
+    channel_axis: int | None = None,
+    level: str = "moments",
+    saturation: float = 0.05,
+    backward: bool = True,
+    every: int = 1,
+    warmup: int = 0,
+    window: int = 1,
+    include: str | re.Pattern[str] | None = None,
+    exclude: str | re.Pattern[str] | None = None,
+    sinks: Iterable[Sink] = (),
+    rules: Sequence[Rule] = DEFAULT_RULES,
+) -> Monitor:
+    """Watch the activations of a model; use as a context manager.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Any model; activation modules of torch.nn, geoact.torch, transformers and timm are watched. A functional call
+        (``F.relu``) is not a layer: ``monitor.skipped`` names those found.
+    per : {"channel", "tensor"}
+        Channels are needed to find dead units.
+    channel_axis : int, optional
+        None: 1 for 4-D and 5-D data (N, C, ...), the last axis for everything else (..., C).
+    level, saturation
+        As for :class:`geoact.GeometryStats`.
+    backward : bool
+        Also measure the gradient.
+    every, warmup : int
+        Step s is measured where s >= warmup and (s - warmup) is a multiple of every. At other steps the modules are
+        what they were before.
+    window : int
+        Measured steps that make one reading.
+    include, exclude : regular expression, optional
+        Of qualified names, found anywhere in them.
+    sinks : iterable of geoact.torch.sinks.Sink
+        Get every reading; closed at the end.
+    rules : sequence of geoact.torch.alerts.Rule
+        What to warn of.
+
+    Notes
+    -----
+    All calls between two ``step()`` count together (micro-batches). A module that runs twice on data of one kind is one
+    layer; where it sees several numbers of channels or dtypes each is a layer of its own, ``name[64]``. A forward pass
+    that activation checkpointing repeats is not counted again. Under torch.compile a measured and an unmeasured
+    version of the model are compiled.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before anything changes.
+    """
+    return Monitor(
+        model,
+        per=per,
+        channel_axis=channel_axis,
+        level=level,
+        saturation=saturation,
+        backward=backward,
+        every=every,
+        warmup=warmup,
+        window=window,
+        include=include,
+        exclude=exclude,
+        sinks=sinks,
+        rules=rules,
+    )
+
+

@@ -1,0 +1,67 @@
+"""The probe of one layer: where a monitored module finds the statistics of the data it was given.
+
+A layer may see several kinds of data: a ReLU module that several convolutions share sees several numbers of channels,
+autocast brings another dtype. Statistics of different kinds do not mix, so there is one pair for each, made when it is
+first met. A traced program (torch.compile) cannot make objects as it runs; it holds the number of the family, and the
+operator asks the family when it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from geoact.statistics import GeometryStats, GradientStats, Numbered
+
+_Stats = TypeVar("_Stats", GeometryStats, GradientStats)
+_compiling = torch.compiler.is_dynamo_compiling
+
+
+def running_backward() -> bool:
+    """Whether autograd is at work: a forward pass now is one that activation checkpointing repeats."""
+    return torch._C._current_graph_task_id() != -1
+
+
+def channel_axis(rank: int) -> int:
+    """The axis of the channels: 1 for images (N, C, H, W) and volumes, the last for everything else (N, ..., C)."""
+    return 1 if rank in (4, 5) else -1
+
+
+class Family(Numbered, Generic[_Stats]):
+    """Statistics of one layer in one direction, one for each kind of data."""
+
+    def __init__(self, make: Callable[[str, int], _Stats], per: str, axis: int | None) -> None:
+        super().__init__()
+        self._make = make
+        self._per = per
+        self._axis = axis
+        self.members: dict[tuple[str, int | None], _Stats] = {}
+
+    def of(self, x: Tensor) -> _Stats:
+        """The statistics that data like x is added to."""
+        axis = channel_axis(x.dim()) if self._axis is None else self._axis
+        # A number on its own has no channels: it is measured as a whole.
+        per = self._per if -x.dim() <= axis < x.dim() else "tensor"
+        key = (str(x.dtype).removeprefix("torch."), x.shape[axis] if per == "channel" else None)
+        found = self.members.get(key)
+        if found is None:
+            found = self.members[key] = self._make(per, axis)
+        return found
+
+
+class Probe:
+    """Both directions of one layer."""
+
+    def __init__(self, forward: Family[GeometryStats], backward: Family[GradientStats] | None) -> None:
+        self.forward = forward
+        self.backward = backward
+
+    def statistics(self, x: Tensor) -> tuple[Any, Any]:
+        """(stats, gradient_stats) for a call on x; the families themselves where the call is being traced."""
+        if _compiling():
+            return self.forward, self.backward
+        forward = None if running_backward() else self.forward.of(x)
+        return forward, None if self.backward is None else self.backward.of(x)

@@ -227,7 +227,9 @@ def test_the_core_imports_numpy_alone():
         "inspect",
         "math",
         "os",
+        "pathlib",
         "platform",
+        "tempfile",
         "typing",
     }
     modules = [*(ROOT / "python" / "geoact").glob("*.py"), *sources("python", "geoact", "frontends")]

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from geoact import _files as files
 from geoact import cli
 
 if cli.missing_packages():
     pytest.skip(cli.missing_message(cli.missing_packages()), allow_module_level=True)
 
-from geoact.study import claims, files, overhead, plotting, replica, runner
+from geoact.study import claims, overhead, plotting, replica, runner
 from geoact.study.config import CHOICES, SECTIONS, Choice, Setting, StudyConfig
 from geoact.study.measurement import correlation, distance_ranks
 from geoact.study.network import Network

@@ -15,7 +15,7 @@ files and ``results.json``. What lives here:
 ``training``           leading axis of independent networks, so that all seeds train in one stacked product
 ``measurement``        the four axes of one network, from the fused statistics
 ``spread``             mean, sd and bootstrap interval over seeds
-``figures`` ...        drawing, report, progress, files: no measurements
+``figures`` ...        drawing, report, progress: no measurements
 =====================  =====================================================================================
 
 May import: the public interface of ``geoact``, NumPy, and the packages of the ``study`` extra (SciPy,

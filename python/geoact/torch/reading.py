@@ -120,6 +120,7 @@ FORWARD: tuple[Scalar, ...] = (
         "subnormal", "subnormal", "share of outputs that are subnormal in their dtype", _pooled("subnormal_fraction")
     ),
     Scalar("nonfinite", "non-finite", "outputs that are NaN or infinite", _total("nonfinite_y")),
+    Scalar("nonfinite_x", "non-finite x", "inputs that are NaN or infinite", _total("nonfinite_x")),
 )
 
 BACKWARD: tuple[Scalar, ...] = (
@@ -138,6 +139,8 @@ BACKWARD: tuple[Scalar, ...] = (
 )
 
 AXES = ("scale", "shape", "resolution", "slope")  # the four axes of docs/statistics.md, in that order
+SUMMARY = (*AXES, "zero", "saturated", "dead", "grad_gain")  # what a table for people shows of a layer
+COLUMNS = ("step", "layer", "activation", "index", "calls", *(scalar.name for scalar in FORWARD + BACKWARD))
 
 
 def _read(scalars: tuple[Scalar, ...], stats: _Stats | None) -> dict[str, float]:
@@ -155,13 +158,14 @@ def _read(scalars: tuple[Scalar, ...], stats: _Stats | None) -> dict[str, float]
 
 @dataclass(frozen=True)
 class Alert:
-    """Something wrong with one layer, in one line."""
+    """Something wrong with one layer, in one line. ``scalar`` is the column that it judges, "" if none."""
 
     layer: str
     rule: str
     value: float
     threshold: float
     message: str
+    scalar: str = ""
 
     def __str__(self) -> str:
         return f"{self.layer}: {self.message}"
@@ -241,6 +245,15 @@ class Reading:
             for layer in self.layers
         ]
 
+    def metrics(self, prefix: str = "geoact") -> dict[str, float]:
+        """Every scalar that was measured, under ``prefix/layer/scalar``: what a logger takes."""
+        return {
+            f"{prefix}/{layer.name or layer.activation}/{name}": value  # the model itself has no name
+            for layer in self.layers
+            for name, value in layer.scalars().items()
+            if not math.isnan(value)
+        }
+
     def to_dict(self) -> dict[str, Any]:
         """Everything, records included, as plain values that JSON can hold (NaN included)."""
         return {
@@ -268,14 +281,12 @@ class Reading:
             import pandas as pd
         except ImportError as error:
             raise ImportError("to_dataframe needs pandas: pip install pandas") from error
-        columns = ["step", "layer", "activation", "index", "calls", *(s.name for s in FORWARD + BACKWARD)]
-        return pd.DataFrame(self.rows(), columns=columns)
+        return pd.DataFrame(self.rows(), columns=list(COLUMNS))
 
     def __str__(self) -> str:
-        columns = ("scale", "shape", "resolution", "slope", "zero", "saturated", "dead", "grad_gain")
         titles = {scalar.name: scalar.title for scalar in FORWARD + BACKWARD}
         rows = self.rows()
-        shown = [name for name in columns if any(not math.isnan(row[name]) for row in rows)]
+        shown = [name for name in SUMMARY if any(not math.isnan(row[name]) for row in rows)]
         width = max([5, *(len(row["layer"]) for row in rows)])
         kind = max([10, *(len(row["activation"]) for row in rows)])
         lines = [f"step {self.step}, {len(rows)} layers"]

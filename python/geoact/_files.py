@@ -1,4 +1,4 @@
-"""Writing results so that a reader never sees half a file."""
+"""Writing files so that a reader never sees half a file."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ imported by the sink or callback that needs them, when it is made.
 from geoact.torch import functional
 from geoact.torch import ops as _ops  # noqa: F401  registers torch.ops.geoact
 from geoact.torch.alerts import DEFAULT_RULES, Rule
-from geoact.torch.convert import Conversion, conversion, convert, revert
-from geoact.torch.intercept import intercept
+from geoact.torch.swap import Conversion, conversion, convert, revert
+from geoact.torch.interception import intercept
 from geoact.torch.modules import (
     ELU,
     GELU,

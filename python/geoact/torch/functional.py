@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from geoact import activations as _rows
+from geoact import _registry as _rows  # geoact.activations is the function
 from geoact.statistics import GeometryStats, GradientStats
 
 _G = GeometryStats | None

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 
 from geoact.statistics import GeometryStats, GradientStats
-from geoact.torch import convert, known
+from geoact.torch import known, swap
 from geoact.torch.alerts import DEFAULT_RULES, Rule, check
 from geoact.torch.modules import Activation
 from geoact.torch.probe import Family, Probe
@@ -64,7 +64,7 @@ class _Watched:
     def arm(self) -> None:
         """Measure from now on."""
         if self._undo is None:
-            change_back = None if isinstance(self.module, Activation) else convert.change_class(self.module, self._twin)
+            change_back = None if isinstance(self.module, Activation) else swap.change_class(self.module, self._twin)
             self.module._probe = self.probe  # type: ignore[assignment]
 
             def undo() -> None:
@@ -123,7 +123,7 @@ class Monitor:
     ----------
     last : Reading or None
         The last completed reading.
-    skipped : tuple of convert.Left
+    skipped : tuple of swap.Left
         Activations of the model that are not watched, and why.
     """
 
@@ -165,7 +165,7 @@ class Monitor:
         self._make_forward = lambda kind, axis: GeometryStats(kind, axis, level, saturation)
         self._make_backward = (lambda kind, axis: GradientStats(kind, axis)) if backward else None
         self._per, self._axis = per, channel_axis
-        self.skipped: tuple[convert.Left, ...] = ()
+        self.skipped: tuple[swap.Left, ...] = ()
         self._watched = self._choose(model, _pattern("include", include), _pattern("exclude", exclude))
         self.last: Reading | None = None
         self._step = 0
@@ -180,20 +180,20 @@ class Monitor:
             twin = known.twin_of(module) or (known.Twin(type(module)) if isinstance(module, Activation) else None)
             if twin is None:
                 if known.looks_like_activation(module):
-                    skipped.append(convert.Left(name, type(module).__name__, "geoact has no such activation"))
+                    skipped.append(swap.Left(name, type(module).__name__, "geoact has no such activation"))
                 continue
             names.append(name)
             if (include and not include.search(name)) or (exclude and exclude.search(name)):
                 continue
             if getattr(module, "stats", None) is not None or getattr(module, "gradient_stats", None) is not None:
-                skipped.append(convert.Left(name, type(module).__name__, "it has statistics of its own"))
+                skipped.append(swap.Left(name, type(module).__name__, "it has statistics of its own"))
                 continue
             probe = Probe(
                 Family(self._make_forward, self._per, self._axis),
                 None if self._make_backward is None else Family(self._make_backward, self._per, self._axis),
             )
             watched.append(_Watched(name or type(module).__name__, module, twin, probe))
-        self.skipped = tuple(skipped + convert.functional_calls(model))
+        self.skipped = tuple(skipped + swap.functional_calls(model))
         if not watched:
             chosen = "".join(f" {k}={v.pattern!r}" for k, v in (("include", include), ("exclude", exclude)) if v)
             there = ", ".join(names) or "none as modules; see geoact.torch.intercept() for functional calls"

@@ -234,6 +234,32 @@ class _Statistics(Numbered, ABC):
         # sum() starts from 0
         return self.copy() if isinstance(other, int) and other == 0 else NotImplemented
 
+    def all_reduce(self: _Self, group: Any = None) -> _Self:  # noqa: ANN401
+        """The statistics of all ranks of a torch.distributed group together; every rank must call it.
+
+        This one stays as it is. :func:`geoact.torch.distributed.all_reduce` does many at once in as many messages.
+
+        Parameters
+        ----------
+        group : torch.distributed.ProcessGroup, optional
+            The ranks that take part; default: all.
+
+        Raises
+        ------
+        ImportError
+            If torch is not installed.
+        RuntimeError
+            If there is no process group.
+        ValueError
+            On every rank, if kind, settings, dtype or number of channels differ between them.
+        """
+        try:
+            from geoact.torch.distributed import all_reduce
+        except ImportError as error:
+            raise ImportError("all_reduce needs torch: pip install geoact[torch]") from error
+        result: _Self = all_reduce([self], group)[0]  # type: ignore[type-var]
+        return result
+
     def reset(self) -> None:
         """Forget everything measured; the settings stay."""
         self._accumulator.reset()

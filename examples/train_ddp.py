@@ -51,8 +51,9 @@ def train(rank: int, processes: int, epochs: int, store: str) -> None:
     torch.manual_seed(0)  # every process starts from the same weights
     images, labels = load_shard(rank, processes)
     model = make_model()
-    # Instrument the model, not its wrapper: layers then keep the names they have without DDP.
-    with geoact.torch.instrument(model, per="channel") as monitor:
+    batches = -(-len(labels) // BATCH)
+    # Instrument the model, not its wrapper: layers then keep the names they have without DDP. One reading per epoch.
+    with geoact.torch.instrument(model, per="channel", window=batches) as monitor:
         parallel = DistributedDataParallel(model)
         optimizer = torch.optim.AdamW(parallel.parameters(), lr=2e-3)
         for epoch in range(epochs):

@@ -41,6 +41,11 @@ def _describe(x: object) -> str:
     return f"{str(x.dtype).removeprefix('torch.')} tensor of layout {x.layout} on {x.device.type}"
 
 
+def _bare(kind: type[nn.Module]) -> nn.Module:
+    """A module without its attributes, which unpickling brings."""
+    return kind.__new__(kind)
+
+
 class Activation(nn.Module):
     """What all of them share: statistics, the probe of a monitor, and the way back to torch."""
 
@@ -89,7 +94,9 @@ class Activation(nn.Module):
     def _fall_back(self, input: Tensor) -> Tensor:
         what = _describe(input)
         if self.stats is not None or self.gradient_stats is not None:
-            raise TypeError(f"input is a {what}; measured are float16, bfloat16, float32 and float64, dense, on the CPU")
+            raise TypeError(
+                f"input is a {what}; measured are float16, bfloat16, float32 and float64, dense, on the CPU"
+            )
         if what not in _warned and not torch.compiler.is_dynamo_compiling():
             _warned.add(what)
             warnings.warn(
@@ -102,10 +109,19 @@ class Activation(nn.Module):
         """The same function in torch's own operators, for tensors that geoact cannot compute on."""
         return cast(Tensor, super().forward(input))
 
+    def __reduce_ex__(self, protocol: Any) -> Any:  # noqa: ANN401
+        # A copy or a pickle of a model that is being watched is the model, not the watch.
+        if self._probe is None:
+            return super().__reduce_ex__(protocol)
+        state = {name: value for name, value in vars(self).items() if name not in self._probe.added}
+        return _bare, (self._probe.original or type(self),), state
+
     def extra_repr(self) -> str:
         """Torch's own, and what is measured."""
         parts = [super().extra_repr()]
-        parts += [f"{name}=<per {s.per}>" for name, s in (("stats", self.stats), ("gradient_stats", self.gradient_stats)) if s]
+        parts += [
+            f"{name}=<per {s.per}>" for name, s in (("stats", self.stats), ("gradient_stats", self.gradient_stats)) if s
+        ]
         return ", ".join(part for part in parts if part)
 
 

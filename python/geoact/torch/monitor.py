@@ -64,8 +64,13 @@ class _Watched:
     def arm(self) -> None:
         """Measure from now on."""
         if self._undo is None:
-            change_back = None if isinstance(self.module, Activation) else swap.change_class(self.module, self._twin)
+            had = set(vars(self.module))
+            change_back = None
+            if not isinstance(self.module, Activation):
+                self.probe.original = type(self.module)
+                change_back = swap.change_class(self.module, self._twin)
             self.module._probe = self.probe  # type: ignore[assignment]
+            self.probe.added = frozenset(vars(self.module)) - had
 
             def undo() -> None:
                 del self.module._probe
@@ -176,7 +181,8 @@ class Monitor:
         self, model: nn.Module, include: re.Pattern[str] | None, exclude: re.Pattern[str] | None
     ) -> list[_Watched]:
         watched, names, skipped = [], [], []
-        for name, module in model.named_modules():
+        for full_name, module in model.named_modules():
+            name = swap.show(full_name) if full_name else type(module).__name__
             twin = known.twin_of(module) or (known.Twin(type(module)) if isinstance(module, Activation) else None)
             if twin is None:
                 if known.looks_like_activation(module):
@@ -192,12 +198,14 @@ class Monitor:
                 Family(self._make_forward, self._per, self._axis),
                 None if self._make_backward is None else Family(self._make_backward, self._per, self._axis),
             )
-            watched.append(_Watched(name or type(module).__name__, module, twin, probe))
+            watched.append(_Watched(name, module, twin, probe))
         self.skipped = tuple(skipped + swap.functional_calls(model))
         if not watched:
             chosen = "".join(f" {k}={v.pattern!r}" for k, v in (("include", include), ("exclude", exclude)) if v)
             there = ", ".join(names) or "none as modules; see geoact.torch.intercept() for functional calls"
-            raise ValueError(f"model has no activation to watch{' with' + chosen if chosen else ''} (there are: {there})")
+            raise ValueError(
+                f"model has no activation to watch{' with' + chosen if chosen else ''} (there are: {there})"
+            )
         return watched
 
     # --- the schedule ---
@@ -241,7 +249,9 @@ class Monitor:
             The reading, where a window of measured steps ended with this step; it has gone to the sinks.
         """
         if not self._entered:
-            raise RuntimeError("the monitor is not entered: use it as `with geoact.torch.instrument(model) as monitor:`")
+            raise RuntimeError(
+                "the monitor is not entered: use it as `with geoact.torch.instrument(model) as monitor:`"
+            )
         reading = None
         if self._due():
             self._measured += 1
@@ -387,5 +397,3 @@ def instrument(
         sinks=sinks,
         rules=rules,
     )
-
-

@@ -58,6 +58,9 @@ class Probe:
     def __init__(self, forward: Family[GeometryStats], backward: Family[GradientStats] | None) -> None:
         self.forward = forward
         self.backward = backward
+        # What the module was before it was watched, and the attributes that it got: a copy of it gets neither.
+        self.original: type | None = None
+        self.added: frozenset[str] = frozenset()
 
     def statistics(self, x: Tensor) -> tuple[Any, Any]:
         """(stats, gradient_stats) for a call on x; the families themselves where the call is being traced."""

@@ -74,8 +74,9 @@ def _model(model: object) -> nn.Module:
     return model
 
 
-def _show(name: str) -> str:
-    return name or "(the model itself)"
+def show(name: str) -> str:
+    """A qualified name for people: without the wrapper of torch.compile, and never empty."""
+    return name.replace("_orig_mod.", "").removesuffix("_orig_mod") or "(the model itself)"
 
 
 def change_class(module: nn.Module, twin: Twin) -> Callable[[], None]:
@@ -121,9 +122,9 @@ def convert(model: nn.Module) -> nn.Module:
         if twin is not None:
             before = type(module).__name__
             record._undo.append(change_class(module, twin))
-            record.swapped.append(Swapped(_show(name), before, f"geoact.torch.{twin.module.__name__}"))
+            record.swapped.append(Swapped(show(name), before, f"geoact.torch.{twin.module.__name__}"))
         elif known.looks_like_activation(module):
-            record.left.append(Left(_show(name), type(module).__name__, "geoact has no such activation"))
+            record.left.append(Left(show(name), type(module).__name__, "geoact has no such activation"))
         _swap_attributes(name, module, record)
     record.left += functional_calls(model)
     _conversions[model] = record
@@ -144,7 +145,9 @@ def _swap_attributes(name: str, module: nn.Module, record: Conversion) -> None:
 
         record._undo.append(undo)
         path = f"{name}.{attribute}" if name else attribute
-        record.swapped.append(Swapped(path, known.FUNCTIONS[value][0], f"geoact.torch.functional.{known.FUNCTIONS[value][0]}"))
+        record.swapped.append(
+            Swapped(path, known.FUNCTIONS[value][0], f"geoact.torch.functional.{known.FUNCTIONS[value][0]}")
+        )
 
 
 def conversion(model: nn.Module) -> Conversion:
@@ -177,6 +180,9 @@ def revert(model: nn.Module) -> nn.Module:
 # --- calls in the code of a forward method ---
 
 
+_OF_ACTIVATIONS = ("torch.nn.modules.activation", "geoact.")
+
+
 def functional_calls(model: nn.Module) -> list[Left]:
     """Calls of activation functions in the forward methods of a model, found in their source code.
 
@@ -187,11 +193,12 @@ def functional_calls(model: nn.Module) -> list[Left]:
     seen: set[type] = set()
     for name, module in model.named_modules():
         kind = type(module)
-        if kind in seen or kind.__module__.startswith(("torch.nn.modules.activation", "geoact.")):
+        # The forward of an activation module is that activation: it was swapped, or named as a module.
+        if kind in seen or known.twin_of(module) or getattr(kind.forward, "__module__", "").startswith(_OF_ACTIVATIONS):
             continue
         seen.add(kind)
         for call in _calls(kind.forward):
-            found.append(Left(_show(name), f"{call} in {kind.__name__}.forward", "use geoact.torch.intercept()"))
+            found.append(Left(show(name), f"{call} in {kind.__name__}.forward", "use geoact.torch.intercept()"))
     return found
 
 
@@ -201,16 +208,17 @@ def _calls(function: Callable[..., Any]) -> Iterator[str]:
     except (OSError, TypeError, SyntaxError):
         return  # built without source, or generated
     scope = getattr(inspect.unwrap(function), "__globals__", {})
+    first = inspect.unwrap(function).__code__.co_firstlineno - 1
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
         target = _resolve(node.func, scope)
         if target is not None and known.function_for(target) is not None:
-            yield f"{ast.unparse(node.func)}() at line {node.lineno}"
+            yield f"{ast.unparse(node.func)}() at line {first + node.lineno}"
         elif target is None and isinstance(node.func, ast.Attribute) and node.func.attr in known.METHODS:
             # A method of something that is only known when it runs: a tensor, unless a module has one of that name.
             if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "self"):
-                yield f".{node.func.attr}() at line {node.lineno}"
+                yield f".{node.func.attr}() at line {first + node.lineno}"
 
 
 def _resolve(node: ast.expr, scope: dict[str, Any]) -> Any:  # noqa: ANN401

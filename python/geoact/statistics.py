@@ -39,7 +39,7 @@ class Numbered:
         number = next(_numbers)
         _numbered[number] = self
         torch = sys.modules.get("torch")
-        self._token = torch.tensor([number]) if hasattr(torch, "tensor") else None
+        self._token: Any = getattr(torch, "tensor")([number]) if hasattr(torch, "tensor") else None  # noqa: B009
 
 
 def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:

@@ -18,8 +18,8 @@ def _hint(x: object, name: str) -> None:
     module = type(x).__module__.partition(".")[0]
     if module in ("cupy", "jax", "tensorflow"):
         raise TypeError(
-            f"{name} is a {module} array; this version of geoact computes on NumPy arrays and torch tensors. Convert it "
-            f"first, e.g. numpy.asarray({name}), or see geoact.info() for the backends it knows"
+            f"{name} is a {module} array; this version of geoact computes on NumPy arrays and torch tensors. Convert "
+            f"it first, e.g. numpy.asarray({name}), or see geoact.info() for the backends it knows"
         )
 
 

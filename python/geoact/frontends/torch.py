@@ -30,7 +30,7 @@ _traced = torch._C._get_tracing_state
 _grad_enabled = torch.is_grad_enabled
 
 
-def _accumulator(stats: Any, kind: type, name: str) -> _core.Accumulator | None:  # noqa: ANN401
+def _accumulator(stats: Any, kind: type[Any], name: str) -> _core.Accumulator | None:  # noqa: ANN401
     if stats is None:
         return None
     if not isinstance(stats, kind):

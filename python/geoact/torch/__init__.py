@@ -13,7 +13,6 @@ imported by the sink or callback that needs them, when it is made.
 from geoact.torch import functional
 from geoact.torch import ops as _ops  # noqa: F401  registers torch.ops.geoact
 from geoact.torch.alerts import DEFAULT_RULES, Rule
-from geoact.torch.swap import Conversion, conversion, convert, revert
 from geoact.torch.interception import intercept
 from geoact.torch.modules import (
     ELU,
@@ -35,6 +34,7 @@ from geoact.torch.modules import (
 )
 from geoact.torch.monitor import Monitor, instrument
 from geoact.torch.reading import Alert, Layer, Reading
+from geoact.torch.swap import Conversion, conversion, convert, revert
 
 __all__ = [
     "DEFAULT_RULES",

@@ -67,9 +67,9 @@ class Direct:
         self,
         row: Activation,
         values: tuple[Any, ...],
-        accumulator: _core.Accumulator | None,
-        gradient_accumulator: _core.Accumulator | None,
-        channel_axis: int,
+        accumulator: _core.Accumulator | None = None,
+        gradient_accumulator: _core.Accumulator | None = None,
+        channel_axis: int = 1,
     ) -> None:
         self.row = row
         self.values = values
@@ -128,7 +128,7 @@ class Forward(torch.autograd.Function):
     """Y = f(x, weight)."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, call: Call, in_place: bool) -> torch.Tensor:  # noqa: ANN401, FBT001
+    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, call: Call, in_place: bool) -> torch.Tensor:  # noqa: ANN401
         """Run the kernel and save what its derivative reads."""
         ctx.call = call
         ctx.set_materialize_grads(False)
@@ -152,7 +152,7 @@ class Forward(torch.autograd.Function):
             return None, None, None, None
         saved, weight = _restore(ctx)
         if torch.is_grad_enabled():
-            dx, gradient = Backward.apply(dy, saved, weight, ctx.call)
+            dx, gradient = Backward.apply(dy, saved, weight, ctx.call)  # type: ignore[no-untyped-call]
         else:
             dx, gradient = ctx.call.backward(dy, saved, weight)
         return dx, gradient if weight is not None else None, None, None
@@ -191,17 +191,17 @@ class Backward(torch.autograd.Function):
         return (*gradients, *(None,) * (4 - len(gradients)))
 
 
-# Below Function.apply, which only serves functorch transforms and setup_context: those calls come through the operators.
+# Below Function.apply, which only serves functorch transforms and setup_context: such calls come by the operators.
 _forward = super(torch.autograd.Function, Forward).apply
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
     """Y = f(x, weight), followed by autograd."""
-    y: torch.Tensor = _forward(x, weight, call, False)
+    y: torch.Tensor = _forward(x, weight, call, False)  # type: ignore[no-untyped-call]
     return y
 
 
 def forward_in_place(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
     """The same, written over x."""
-    y: torch.Tensor = _forward(x, weight, call, True)
+    y: torch.Tensor = _forward(x, weight, call, True)  # type: ignore[no-untyped-call]
     return y

@@ -79,13 +79,13 @@ def elu(
 
 
 def silu(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
-    """x sigmoid(x), as torch.nn.functional.silu."""
+    """X sigmoid(x), as torch.nn.functional.silu."""
     y: Tensor = _rows.silu(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
     return y
 
 
 def gelu(input: Tensor, approximate: str = "none", *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
-    """x P(N(0, 1) < x), or its tanh form with approximate="tanh", as torch.nn.functional.gelu."""
+    """X P(N(0, 1) < x), or its tanh form with approximate="tanh", as torch.nn.functional.gelu."""
     y: Tensor = _rows.gelu(input, approximate=approximate, stats=stats, gradient_stats=gradient_stats)
     return y
 
@@ -105,13 +105,13 @@ def hardsigmoid(input: Tensor, inplace: bool = False, *, stats: _G = None, gradi
 
 
 def hardswish(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
-    """x min(max(x + 3, 0), 6) / 6, as torch.nn.functional.hardswish."""
+    """X min(max(x + 3, 0), 6) / 6, as torch.nn.functional.hardswish."""
     y: Tensor = _rows.hardswish(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
     return y
 
 
 def mish(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
-    """x tanh(log(1 + exp(x))), as torch.nn.functional.mish."""
+    """X tanh(log(1 + exp(x))), as torch.nn.functional.mish."""
     y: Tensor = _rows.mish(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
     return y
 
@@ -123,6 +123,6 @@ def prelu(input: Tensor, weight: Tensor, *, stats: _G = None, gradient_stats: _D
 
 
 def swish(input: Tensor, beta: Any = 1.0, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:  # noqa: ANN401
-    """x sigmoid(beta x); beta is a number, or a tensor of one value or one per channel (axis 1)."""
+    """X sigmoid(beta x); beta is a number, or a tensor of one value or one per channel (axis 1)."""
     y: Tensor = _rows.swish(input, beta, stats=stats, gradient_stats=gradient_stats)
     return y

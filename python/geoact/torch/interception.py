@@ -12,7 +12,7 @@ from geoact.torch import known
 from geoact.torch.modules import supported
 
 
-class intercept(TorchFunctionMode):  # noqa: N801  used like a function
+class intercept(TorchFunctionMode):
     """Within ``with geoact.torch.intercept() as caught:`` torch's activation functions are computed by geoact.
 
     Functions, methods and in-place variants of every activation that torch has. Tensors that geoact cannot compute on
@@ -35,7 +35,7 @@ class intercept(TorchFunctionMode):  # noqa: N801  used like a function
     def __torch_function__(
         self,
         func: Callable[..., Any],
-        types: Any,  # noqa: ANN401, ARG002
+        types: Any,  # noqa: ANN401
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401

@@ -87,7 +87,7 @@ def looks_like_activation(module: nn.Module) -> bool:
 
 
 def _functions() -> dict[Callable[..., Any], tuple[str, bool]]:
-    """torch's functions and methods by identity: the name of ours, and whether theirs works in place."""
+    """Torch's functions and methods by identity: the name of ours, and whether theirs works in place."""
     table: dict[Callable[..., Any], tuple[str, bool]] = {}
     names = ("sigmoid", "tanh", "relu", "leaky_relu", "elu", "silu", "gelu", "softplus", "hardsigmoid", "hardswish",
              "mish", "prelu")  # fmt: skip

@@ -100,7 +100,8 @@ class Activation(nn.Module):
         if what not in _warned and not torch.compiler.is_dynamo_compiling():
             _warned.add(what)
             warnings.warn(
-                f"geoact computes on dense CPU tensors of floating point: {type(self).__name__} of a {what} is left to torch",
+                f"geoact computes on dense CPU tensors of floating point: {type(self).__name__} of a {what} is left to "
+                "torch",
                 stacklevel=4,
             )
         return self._by_torch(input)

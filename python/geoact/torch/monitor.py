@@ -306,7 +306,7 @@ class Monitor:
         return self._judged(all_reduce_reading(self._agreed(group), group))
 
     def _agreed(self, group: ProcessGroup | None) -> Reading:
-        """This rank's reading with the layers of all ranks: a layer that did not run here is there, empty."""
+        """The reading of this rank with the layers of all: one that did not run here is there, empty."""
         window = self._snapshot()
         last = self.last or Reading(self._step, ())
         mine = [[_outline(layer) for layer in reading.layers] for reading in (window, last)]

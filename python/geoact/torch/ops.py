@@ -18,7 +18,7 @@ import torch
 
 from geoact import statistics
 from geoact.activations import activations
-from geoact.statistics import GeometryStats, GradientStats
+from geoact.statistics import GeometryStats, GradientStats, Numbered
 from geoact.torch import autograd
 from geoact.torch.probe import Family, running_backward
 
@@ -49,7 +49,7 @@ def _accumulator(state: Tensor | None, x: Tensor, forward: bool) -> Any:  # noqa
 def _state(stats: Any, kind: type, name: str) -> Tensor | None:  # noqa: ANN401
     if stats is None:
         return None
-    if not isinstance(stats, (kind, Family)):
+    if not isinstance(stats, Numbered) or not isinstance(stats, (kind, Family)):
         raise TypeError(f"{name} must be a geoact.{kind.__name__}, got {type(stats).__name__}")
     token: Tensor | None = stats._token
     if token is None:
@@ -115,11 +115,11 @@ class _Row:
         count = len(self.row.parameters)
         return arguments[:count], None, 1, arguments[count:]
 
-    def _direct(self, x: Tensor, arguments: tuple[Any, ...], forward: bool) -> tuple[autograd.Direct, Tensor | None]:  # noqa: FBT001
+    def _direct(self, x: Tensor, arguments: tuple[Any, ...], forward: bool) -> tuple[autograd.Direct, Tensor | None]:
         values, weight, axis, states = self._split(arguments)
         accumulator = _accumulator(states[0], x, forward) if states else None
-        pair = (accumulator, None) if forward else (None, accumulator)
-        return autograd.Direct(self.row, values, *pair, axis), weight
+        measured = {"accumulator" if forward else "gradient_accumulator": accumulator}
+        return autograd.Direct(self.row, values, channel_axis=axis, **measured), weight
 
     # --- CPU kernels ---
 
@@ -157,7 +157,8 @@ class _Row:
 
     def _back(self, dy: Tensor, saved: Tensor, arguments: tuple[Any, ...], state: Tensor | None) -> Any:  # noqa: ANN401
         values, weight, axis, _ = self._split(arguments)
-        dx, gradient = autograd.Backward.apply(dy, saved, weight, Traced(self, values, axis, None, state))
+        call = Traced(self, values, axis, None, state)
+        dx, gradient = autograd.Backward.apply(dy, saved, weight, call)  # type: ignore[no-untyped-call]
         return (dx, gradient) if self.trainable else dx
 
     def _backward_autograd(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
@@ -205,7 +206,7 @@ class _Row:
 
     def _backward_batched(
         self,
-        info: Any,
+        info: Any,  # noqa: ANN401
         axes: tuple[Any, ...],
         dy: Tensor,
         saved: Tensor,
@@ -235,7 +236,7 @@ class Traced:
     def _parameters(self, weight: Tensor | None) -> tuple[Any, ...]:
         return self.values if weight is None else (weight, self.channel_axis)
 
-    def forward(self, x: Tensor, weight: Tensor | None, out: Tensor | None) -> Tensor:  # noqa: ARG002
+    def forward(self, x: Tensor, weight: Tensor | None, out: Tensor | None) -> Tensor:
         """Y = f(x), measured where asked."""
         ops, parameters = self.ops, self._parameters(weight)
         with torch._C._AutoDispatchBelowAutograd():
@@ -250,7 +251,7 @@ class Traced:
         dy: Tensor,
         saved: Tensor,
         weight: Tensor | None,
-        out: Tensor | None = None,  # noqa: ARG002
+        out: Tensor | None = None,
     ) -> tuple[Tensor, Any]:
         """(dx, dweight), measured where asked."""
         ops, parameters = self.ops, self._parameters(weight)

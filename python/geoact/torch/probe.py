@@ -35,7 +35,7 @@ class Family(Numbered, Generic[_Stats]):
 
     def __init__(self, make: Callable[[str, int], _Stats], per: str, axis: int | None) -> None:
         super().__init__()
-        self._make = make
+        self._make: Callable[[str, int], _Stats] = make
         self._per = per
         self._axis = axis
         self.members: dict[tuple[str, int | None], _Stats] = {}

@@ -21,13 +21,15 @@ Tensor = torch.Tensor
 _K, _C = 2 * math.sqrt(2 / math.pi), 0.044715
 
 
-def _swish(x: Tensor, beta: Any) -> Tensor:  # noqa: ANN401
-    s = torch.sigmoid(beta * x)
-    return s * (1 + beta * x * (1 - s))
+def _swish(x: Tensor, beta: Tensor | float) -> Tensor:
+    u = torch.mul(x, beta)
+    s = torch.sigmoid(u)
+    return s * (1 + u * (1 - s))
 
 
 def _gelu(x: Tensor) -> Tensor:
-    return torch.special.ndtr(x) + x * torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    density = torch.exp(-x * x / 2) / math.sqrt(2 * math.pi)
+    return torch.add(torch.special.ndtr(x), x * density)
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:

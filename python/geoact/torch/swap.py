@@ -20,6 +20,7 @@ from torch import nn
 
 from geoact.torch import known
 from geoact.torch.known import Twin
+from geoact.torch.modules import Activation
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def convert(model: nn.Module) -> nn.Module:
 
 
 def _swap_attributes(name: str, module: nn.Module, record: Conversion) -> None:
-    if isinstance(module, known.modules.Activation):
+    if isinstance(module, Activation):
         return
     for attribute, value in list(vars(module).items()):
         ours = known.function_for(value) if callable(value) else None
@@ -194,7 +195,8 @@ def functional_calls(model: nn.Module) -> list[Left]:
     for name, module in model.named_modules():
         kind = type(module)
         # The forward of an activation module is that activation: it was swapped, or named as a module.
-        if kind in seen or known.twin_of(module) or getattr(kind.forward, "__module__", "").startswith(_OF_ACTIVATIONS):
+        home = getattr(kind.forward, "__module__", None) or ""
+        if kind in seen or known.twin_of(module) or home.startswith(_OF_ACTIVATIONS):
             continue
         seen.add(kind)
         for call in _calls(kind.forward):
@@ -215,10 +217,15 @@ def _calls(function: Callable[..., Any]) -> Iterator[str]:
         target = _resolve(node.func, scope)
         if target is not None and known.function_for(target) is not None:
             yield f"{ast.unparse(node.func)}() at line {first + node.lineno}"
-        elif target is None and isinstance(node.func, ast.Attribute) and node.func.attr in known.METHODS:
-            # A method of something that is only known when it runs: a tensor, unless a module has one of that name.
-            if not (isinstance(node.func.value, ast.Name) and node.func.value.id == "self"):
-                yield f".{node.func.attr}() at line {first + node.lineno}"
+        elif target is None and _is_method_call(node.func):
+            yield f".{node.func.attr}() at line {first + node.lineno}"  # type: ignore[attr-defined]
+
+
+def _is_method_call(node: ast.expr) -> bool:
+    """A method of something only known when it runs: a tensor, unless it is the module, which may have such a name."""
+    if not isinstance(node, ast.Attribute) or node.attr not in known.METHODS:
+        return False
+    return not (isinstance(node.value, ast.Name) and node.value.id == "self")
 
 
 def _resolve(node: ast.expr, scope: dict[str, Any]) -> Any:  # noqa: ANN401

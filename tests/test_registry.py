@@ -5,6 +5,7 @@ import copy
 import inspect
 import pickle
 import re
+import sys
 from pathlib import Path
 
 import geoact
@@ -55,7 +56,7 @@ def test_every_row_is_documented(case):
         assert f"{section}\n{'-' * len(section)}" in row.__doc__
     arguments = list(inspect.signature(row).parameters)
     assert arguments[0] == "x"
-    assert arguments[-2:] == ["out", "stats"]
+    assert arguments[-3:] == ["out", "stats", "gradient_stats"]
     assert set(arguments) >= {parameter.name for parameter in row.parameters}
 
 
@@ -210,7 +211,7 @@ def test_python_imports_kernels_by_their_installed_name_only():
         assert "kernels" not in imported(path)[1], path
 
 
-@pytest.mark.skipif(not (ROOT / "kernels").is_dir(), reason="needs the source tree")
+@pytest.mark.skipif(not (ROOT / "kernels").is_dir(), reason="this version has no Triton kernels")
 def test_kernels_import_nothing_of_ours():
     for path in sources("kernels"):
         assert "geoact" not in imported(path)[1], path
@@ -218,25 +219,32 @@ def test_kernels_import_nothing_of_ours():
 
 @pytest.mark.skipif(not (ROOT / "python").is_dir(), reason="needs the source tree")
 def test_the_core_imports_numpy_alone():
-    standard = {
-        "__future__",
-        "ast",
-        "collections",
-        "dataclasses",
-        "importlib",
-        "inspect",
-        "math",
-        "os",
-        "pathlib",
-        "platform",
-        "tempfile",
-        "typing",
-    }
+    allowed = set(sys.stdlib_module_names) | {"numpy", "geoact"}
     modules = [*(ROOT / "python" / "geoact").glob("*.py"), *sources("python", "geoact", "frontends")]
     for path in modules:
         if path.name == "cli.py":  # behind an extra
             continue
-        assert imported(path)[0] <= standard | {"numpy", "geoact"}, path
+        if path.parts[-2:] == ("frontends", "torch.py"):  # loaded when the first tensor comes
+            assert imported(path)[0] <= allowed | {"torch"}
+            continue
+        assert imported(path)[0] <= allowed, path
+
+
+def needs_torch(path):
+    """Whether a file, as it is loaded, imports the part of geoact that needs torch."""
+    return any(
+        isinstance(node, ast.Import | ast.ImportFrom) and "geoact.torch" in ast.unparse(node)
+        for node in ast.parse(path.read_text()).body
+    )
+
+
+@pytest.mark.skipif(not (ROOT / "python").is_dir(), reason="needs the source tree")
+def test_only_the_torch_folder_needs_torch_when_it_is_loaded():
+    for path in sources("python", "geoact"):
+        if "torch" in path.relative_to(ROOT / "python" / "geoact").parts or path.stem == "torch":
+            continue
+        assert "torch" not in imported(path)[0], path
+        assert not needs_torch(path), path
 
 
 def test_importing_geoact_loads_no_framework(python):

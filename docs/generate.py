@@ -156,6 +156,27 @@ def bars() -> str:
     return "\n".join(parts) or "Not measured yet: run `make bench`.\n"
 
 
+def watching() -> str:
+    """Show what benchmarks/watching.py measured: the step time of models, watched in several ways."""
+    parts = []
+    for path in sorted(RESULTS.glob("watching-*.json")):
+        stored = _stored(path)
+        if not stored:
+            continue
+        models = list(dict.fromkeys(row["model"] for row in stored["watching"]))
+        rows: dict[str, list[str]] = {}
+        for row in stored["watching"]:
+            rows.setdefault(row["way"], []).append(f"{row['median']:.2f} ({row['q1']:.2f} .. {row['q3']:.2f})")
+        text = table(["one training step", *models], [[way, *values] for way, values in rows.items()])
+        rounds = stored["watching"][0]["rounds"]
+        versions = stored["environment"]["versions"]
+        parts.append(
+            f"{text}\nRatio to the unwatched step of the same round, median of {rounds} rounds (quartiles); one thread, float32, "
+            f"torch {versions['torch']}. Measured on {_machine(stored['environment'])}\n"
+        )
+    return "\n".join(parts) or "Not measured yet: run `python benchmarks/watching.py`.\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "activations": activations,
     "activations-short": activations_short,
@@ -167,6 +188,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "derived-gradient": lambda: _derived_rows(_derived.GRADIENT + _derived.LAYER_GRADIENT),
     "accuracy": accuracy,
     "bars": bars,
+    "watching": watching,
 }
 
 

@@ -1,0 +1,511 @@
+"""Sinks: what they write can be read back by the tools it is meant for, at any time, and nothing is lost."""
+
+import csv
+import io
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import geoact
+import numpy as np
+import pytest
+from geoact.torch import sinks
+from geoact.torch.alerts import check
+from geoact.torch.reading import BACKWARD, COLUMNS, FORWARD, SUMMARY, Reading
+from geoact.torch.sinks import CSV, HTML, JSONL, Memory, Parquet, Prometheus, Sink, Table, TensorBoard, WandB
+from support import readings
+
+NASTY = 'block,"0"\\.act\n<b>[red]'  # quotes, commas, a line end, mark-up of HTML and of rich
+
+
+def with_alerts(reading):
+    return replace(reading, alerts=check(reading))
+
+
+@pytest.fixture
+def two():
+    """Two readings; in the second one layer is ill, one has not run, and one has an awkward name."""
+    first = readings.reading(10)
+    ill = readings.layer("block.1.act", shift=-3.5, index=1)
+    second = Reading(
+        20, (first.layers[0], ill, readings.nothing_measured("idle", index=2), readings.layer(NASTY, index=3))
+    )
+    return first, with_alerts(second)
+
+
+def same(found, expected):
+    assert len(found) == len(expected)
+    for a, b in zip(found, expected, strict=True):
+        assert list(a) == list(b) == list(COLUMNS)
+        for name in COLUMNS:
+            nan = isinstance(b[name], float) and math.isnan(b[name])
+            assert math.isnan(a[name]) if nan else a[name] == b[name], name
+
+
+def all_sinks(folder):
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("prometheus_client")
+    pytest.importorskip("plotly")
+    pytest.importorskip("rich")
+    return [
+        CSV(folder / "a.csv"),
+        HTML(folder / "a.html"),
+        JSONL(folder / "a.jsonl"),
+        Memory(),
+        Parquet(folder / "a.parquet"),
+        Prometheus(folder / "a.prom"),
+        Table(),
+        WandB(StubRun()),
+    ]
+
+
+class StubRun:
+    """The three members of a wandb run that are used; like a run, it drops what is logged for an earlier step."""
+
+    def __init__(self):
+        self.step, self.logged, self.metrics = 0, [], {}
+
+    def define_metric(self, name, step_metric=None, hidden=None):
+        self.metrics[name] = step_metric
+
+    def log(self, data, step=None, commit=None):
+        if step is not None and step < self.step:
+            return
+        self.step = self.step if step is None else step
+        self.logged.append((self.step, data, commit))
+
+
+def test_every_sink_is_a_sink_and_may_be_closed_twice_and_unused(tmp_path):
+    made = all_sinks(tmp_path / "made" / "on the way")
+    assert set(sinks.__all__) == {"Sink", "TensorBoard"} | {type(sink).__name__ for sink in made}
+    for sink in made:
+        assert isinstance(sink, Sink)
+        sink.close()
+        sink.close()
+
+
+def test_importing_the_sinks_imports_none_of_their_packages(python):
+    program = """
+import sys, geoact.torch.sinks, geoact.torch.alerts, geoact.torch.callbacks
+print(sorted({"rich", "jinja2", "plotly", "pandas", "pyarrow", "tensorboard", "prometheus_client", "wandb",
+              "lightning", "transformers"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("module", "make"),
+    [
+        ("rich", Table),
+        ("plotly", lambda: HTML("a.html")),
+        ("pyarrow", lambda: Parquet("a.parquet")),
+        ("prometheus_client", lambda: Prometheus("a.prom")),
+        ("torch.utils.tensorboard", lambda: TensorBoard("runs")),
+        ("wandb", WandB),
+    ],
+)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch, tmp_path, module, make):
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in sys.modules if name == module or name.startswith(f"{module}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match=rf"{module}.*pip install (\"geoact\[monitor\]\"|wandb)"):
+        make()
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- memory ---
+
+
+def test_memory_keeps_the_readings_themselves(two):
+    memory = Memory()
+    for reading in two:
+        memory.write(reading)
+    memory.close()
+    assert memory.readings == list(two)
+    assert memory.readings[0] is two[0]
+
+
+# --- CSV and JSON lines ---
+
+
+def read_csv(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    types = dict.fromkeys(COLUMNS, float) | dict.fromkeys(("layer", "activation"), str)
+    types |= dict.fromkeys(("step", "index", "calls"), int)
+    return [{name: types[name](text) for name, text in row.items()} for row in rows]
+
+
+def read_jsonl(path):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line, parse_constant=refuse) for line in lines]
+    return [{k: math.nan if v is None else v for k, v in row.items()} for row in rows]
+
+
+READ = {CSV: read_csv, JSONL: read_jsonl}
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_rows_are_in_the_file_as_soon_as_they_are_written_and_come_back_exactly(kind, two, tmp_path):
+    path = tmp_path / "readings"
+    sink = kind(path)
+    expected = []
+    for reading in two:
+        sink.write(reading)
+        expected += reading.rows()
+        same(READ[kind](path), expected)
+    sink.close()
+    same(READ[kind](path), expected)
+    with pytest.raises(ValueError, match="closed"):
+        sink.write(two[0])
+
+
+def test_csv_is_read_by_pandas(two, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    sink = CSV(tmp_path / "a.csv")
+    sink.write(two[1])
+    sink.close()
+    pandas.testing.assert_frame_equal(pandas.read_csv(tmp_path / "a.csv"), two[1].to_dataframe(), check_dtype=False)
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path):
+    layer = readings.layer("a", x=np.array([[1.0, np.inf]]), dy=False)
+    assert layer.scalars()["absmax_y"] == math.inf
+    sink = JSONL(tmp_path / "a.jsonl")
+    sink.write(Reading(1, (layer,)))
+    sink.close()
+    row = json.loads((tmp_path / "a.jsonl").read_text())
+    assert row["absmax_y"] is None
+    assert row["grad_gain"] is None
+    assert row["nonfinite"] == 1
+
+
+@pytest.mark.parametrize("kind", [CSV, JSONL, Parquet])
+def test_an_existing_file_is_continued_only_on_demand(kind, two, tmp_path):
+    if kind is Parquet:
+        pytest.importorskip("pyarrow")
+    path = tmp_path / "readings"
+    for reading in two:
+        sink = kind(path, append=True)  # also where there is none yet
+        sink.write(reading)
+        sink.close()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=r"readings exists.*append=True"):
+        kind(path)
+    assert path.read_bytes() == before
+    rows = READ[kind](path) if kind in READ else parquet_rows(path)
+    same(rows, two[0].rows() + two[1].rows())
+    with pytest.raises(TypeError, match="^append must be a bool"):
+        kind(tmp_path / "other", append=1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "match"),
+    [
+        (CSV, "step,layer\n1,a\n", "other columns: step, layer"),
+        (CSV, ",".join(COLUMNS) + "\n1,half a li", "ends within a line"),
+        (JSONL, '{"step": 1}\n', "other columns: step"),
+        (JSONL, "[1]\n", "something else"),
+        (JSONL, "plain text\n", "something else"),
+        (Parquet, "plain text\n", "not a Parquet file"),
+    ],
+)
+def test_a_file_of_something_else_is_not_continued(kind, content, match, tmp_path):
+    if kind is Parquet:
+        pytest.importorskip("pyarrow")
+    path = tmp_path / "readings"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=match):
+        kind(path, append=True)
+    assert path.read_text() == content
+
+
+@pytest.mark.parametrize("make", [CSV, JSONL, Parquet, Prometheus, HTML], ids=lambda kind: kind.__name__)
+def test_a_wrong_path_is_refused_before_the_training(make, tmp_path):
+    with pytest.raises(ValueError, match="path is a folder"):
+        make(tmp_path)
+    with pytest.raises(TypeError, match="path must be"):
+        make(3)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        make(tmp_path / "file" / "below")
+
+
+# --- Parquet ---
+
+
+def parquet_rows(path):
+    from pyarrow import parquet
+
+    return parquet.read_table(path).to_pylist()
+
+
+def test_parquet_is_readable_at_any_time_and_written_every_so_often(two, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "a.parquet"
+    sink = Parquet(path, every=2)
+    assert parquet_rows(path) == []
+    sink.write(two[0])
+    assert parquet_rows(path) == []
+    sink.write(two[1])
+    same(parquet_rows(path), two[0].rows() + two[1].rows())
+    sink.write(replace(two[0], step=30))
+    assert len(parquet_rows(path)) == 7
+    sink.close()
+    same(parquet_rows(path), two[0].rows() + two[1].rows() + replace(two[0], step=30).rows())
+    assert [file.name for file in tmp_path.iterdir()] == ["a.parquet"]
+    schema = pyarrow.parquet.read_schema(path)
+    assert schema.field("step").type == pyarrow.int64()
+    assert schema.field("layer").type == pyarrow.string()
+    assert {schema.field(scalar.name).type for scalar in FORWARD + BACKWARD} == {pyarrow.float64()}
+
+
+@pytest.mark.parametrize(("every", "error"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_every_counts_readings(every, error, tmp_path):
+    pytest.importorskip("pyarrow")
+    for kind in (Parquet, HTML):
+        with pytest.raises(error, match="^every "):
+            kind(tmp_path / "a", every=every)
+
+
+# --- Prometheus ---
+
+
+def test_prometheus_reads_back_what_was_written(two, tmp_path):
+    parser = pytest.importorskip("prometheus_client.parser")
+    sink = Prometheus(tmp_path / "geoact.prom")
+    for reading in two:
+        sink.write(reading)
+    sink.close()
+    text = (tmp_path / "geoact.prom").read_text()
+    assert text == Prometheus.render(two[1])
+    families = {family.name: family for family in parser.text_string_to_metric_families(text)}
+    for scalar in FORWARD + BACKWARD:
+        family = families[f"geoact_{scalar.name}"]
+        assert family.type == "gauge"
+        assert family.documentation == scalar.doc
+        found = {(s.labels["layer"], s.labels["activation"]): s.value for s in family.samples}
+        rows = {(row["layer"], row["activation"]): row[scalar.name] for row in two[1].rows()}
+        assert found == {key: value for key, value in rows.items() if not math.isnan(value)}
+    assert (NASTY, "relu") in found
+    assert [s.value for s in families["geoact_step"].samples] == [20]
+    alerts = [(s.labels["layer"], s.labels["rule"]) for s in families["geoact_alert"].samples]
+    assert alerts == [(alert.layer, alert.rule) for alert in two[1].alerts] != []
+    assert [file.name for file in tmp_path.iterdir()] == ["geoact.prom"]
+
+
+def test_prometheus_escapes_labels_and_leaves_out_nan(two):
+    pytest.importorskip("prometheus_client")
+    text = Prometheus.render(two[1])
+    assert "nan" not in text.lower().replace("that are nan or infinite", "")
+    escaped = NASTY.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    value = two[1][NASTY].scalars()["scale"]
+    assert f'geoact_scale{{activation="relu",layer="{escaped}"}} {value!r}\n' in text
+    assert "# HELP geoact_scale gain: Var y / Var x\n# TYPE geoact_scale gauge\n" in text
+
+
+# --- TensorBoard ---
+
+
+def events(folder):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    found = accumulator.EventAccumulator(str(folder), size_guidance={"histograms": 0, "scalars": 0, "tensors": 0})
+    found.Reload()
+    return found
+
+
+def test_tensorboard_has_a_curve_per_scalar_and_histograms_over_channels(tmp_path):
+    pytest.importorskip("tensorboard")
+    first, second = readings.reading(10, layers=2), with_alerts(readings.reading(20, layers=2, shift=-3.5))
+    sink = TensorBoard(tmp_path)
+    sink.write(first)
+    sink.write(second)
+    sink.close()
+    found = events(tmp_path)
+    tags = found.Tags()
+    assert sorted(tags["scalars"]) == sorted(first.metrics())
+    for tag, value in second.metrics().items():
+        points = found.Scalars(tag)
+        assert [point.step for point in points] == [10, 20]
+        assert points[1].value == pytest.approx(value, rel=1e-6)
+    channels = ("firing", "gain", "sd_x", "sd_y")
+    assert sorted(tags["histograms"]) == sorted(f"geoact/block.{i}.act/channels/{c}" for i in (0, 1) for c in channels)
+    histogram = found.Histograms("geoact/block.1.act/channels/firing")[0].histogram_value
+    firing = first["block.1.act"].forward.positive_fraction
+    assert histogram.num == firing.size == 16
+    assert histogram.sum == pytest.approx(firing.sum())
+    (text,) = found.Tensors("geoact/alerts/text_summary")
+    assert text.step == 20
+    written = text.tensor_proto.string_val[0].decode()
+    assert second.alerts
+    assert written.splitlines() == [f"- {alert}" for alert in second.alerts]
+
+
+def test_tensorboard_skips_what_was_not_measured_and_leaves_a_borrowed_writer_open(tmp_path):
+    pytest.importorskip("tensorboard")
+    from torch.utils.tensorboard import SummaryWriter
+
+    x = np.zeros((8, 4))  # a constant input has no gain
+    layers = (readings.nothing_measured(), readings.layer("b", level="counts", dy=False, index=1))
+    layers += (readings.layer("c", x=x, dy=False, index=2), readings.layer("d", per="tensor", dy=False, index=3))
+    with SummaryWriter(str(tmp_path)) as writer:
+        sink = TensorBoard(writer)
+        sink.write(Reading(1, layers))
+        sink.close()
+        writer.add_scalar("loss", 1.0, 1)
+    tags = events(tmp_path).Tags()
+    assert not [tag for tag in tags["scalars"] if "/idle/" in tag]
+    assert "geoact/d/scale" in tags["scalars"]
+    assert "loss" in tags["scalars"]
+    histograms = {"b/channels/firing", "c/channels/firing", "c/channels/sd_x", "c/channels/sd_y"}
+    assert set(tags["histograms"]) == {f"geoact/{tag}" for tag in histograms}
+
+
+def test_tensorboard_refuses_what_is_no_writer(tmp_path):
+    with pytest.raises(TypeError, match="^log must be a path or a SummaryWriter"):
+        TensorBoard(3)
+    with pytest.raises(TypeError, match="^histograms must be a bool"):
+        TensorBoard(tmp_path, histograms="yes")
+
+
+# --- Weights & Biases ---
+
+
+def test_wandb_logs_each_reading_once_even_where_the_training_logs_more_often(two):
+    run = StubRun()
+    sink = WandB(run)
+    assert run.metrics == {"geoact/step": None, "geoact/*": "geoact/step"}
+    sink.write(two[0])
+    run.log({"loss": 1.0}, step=1000)
+    sink.write(two[1])
+    sink.close()
+    logged = [(step, data) for step, data, _ in run.logged if "loss" not in data]
+    assert [step for step, _ in logged] == [10, 1000]
+    for (_, data), reading in zip(logged, two, strict=True):
+        assert data == {**reading.metrics(), "geoact/step": reading.step, "geoact/alerts": len(reading.alerts)}
+    patient = StubRun()
+    WandB(patient, own_step=False).write(two[0])
+    assert [(step, commit) for step, _, commit in patient.logged] == [(0, False)]
+
+
+def test_wandb_needs_a_run():
+    with pytest.raises(TypeError, match="^run must be a wandb run"):
+        WandB(3)
+    with pytest.raises(TypeError, match="^own_step must be a bool"):
+        WandB(StubRun(), own_step=1)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:wandb", "ignore::DeprecationWarning:pydantic")
+def test_wandb_accepts_it_offline(tmp_path, monkeypatch):
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    with pytest.raises(ValueError, match=r"wandb\.init"):
+        WandB()
+    two = readings.reading(10), with_alerts(readings.reading(20, shift=-2.0))
+    with wandb.init(project="geoact", dir=str(tmp_path)) as run:
+        sink = WandB()
+        for reading in two:
+            sink.write(reading)
+        sink.close()
+        assert run.step == 20
+        run.log({"loss": 1.0}, step=21)  # what is logged for a step is complete when the next one begins
+        summary = {name: run.summary[name] for name in two[1].metrics()}
+    assert summary == two[1].metrics()
+
+
+# --- the table ---
+
+
+def console(terminal, width=120, height=40):
+    rich = pytest.importorskip("rich.console")
+    out = io.StringIO()
+    return rich.Console(file=out, force_terminal=terminal, width=width, height=height, legacy_windows=False), out
+
+
+def test_table_prints_each_reading_where_there_is_no_terminal(two):
+    shown, out = console(terminal=False)
+    table = Table(shown)
+    table.write(two[0])
+    assert "step 10" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+    before = out.getvalue()
+    table.write(two[1])
+    table.close()
+    text = out.getvalue()[len(before) :]
+    lines = text.splitlines()
+    (row,) = [line for line in lines if line.startswith("block.1.act ")]
+    values = two[1]["block.1.act"].scalars()
+    assert math.isnan(values["shape"])  # nothing of it is left
+    assert row.split()[:4] == ["block.1.act", "relu", f"{values['scale']:.3g}", "-"]
+    (idle,) = [line for line in lines if line.startswith("idle ")]
+    assert idle.split() == ["idle", "relu", *["-"] * len(SUMMARY)]
+    assert [line for line in lines if line.startswith("! ")] == [f"! {alert}" for alert in two[1].alerts] != []
+    assert "[red]" in text  # a name is not mark-up
+
+
+def test_table_marks_what_a_rule_objects_to(two):
+    shown, out = console(terminal=True)
+    Table(shown, live=False).write(two[1])
+    red = "\x1b[1;31m"
+    lines = [line for line in out.getvalue().splitlines() if "block.1.act" in line and "relu" in line]
+    (row,) = lines
+    judged = {alert.scalar for alert in two[1].alerts if alert.layer == "block.1.act"}
+    assert judged & set(SUMMARY)
+    assert row.count(red) == 1 + len(judged & set(SUMMARY))
+    assert not [line for line in out.getvalue().splitlines() if "block.0.act" in line and red in line]
+
+
+def test_live_table_is_replaced_and_the_last_one_stays_whole(two):
+    shown, out = console(terminal=True, height=12)
+    many = with_alerts(Reading(30, tuple(readings.layer(f"l{i}", shift=-3.5 * (i == 17), index=i) for i in range(20))))
+    table = Table(shown)
+    table.write(two[0])
+    table.write(many)
+    during = out.getvalue()
+    assert "\x1b[1A" in during  # moved up to draw over the first
+    assert "l17" in during
+    assert "more layers" in during
+    assert "l16 " not in during
+    table.close()
+    after = out.getvalue()[len(during) :]
+    assert all(f"l{i}" in after for i in range(20))
+    table.close()
+    assert out.getvalue() == during + after
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_table_never_cuts_a_number(width):
+    shown, out = console(terminal=False, width=width)
+    layers = tuple(readings.layer(f"model.encoder.layers.{i}.mlp.activation_fn", index=i) for i in range(12))
+    Table(shown).write(Reading(1, layers))
+    rows = [line for line in out.getvalue().splitlines() if "mlp" in line]
+    assert len(rows) == 12
+    for i, row in enumerate(rows):
+        assert len(row) <= width
+        assert f"{i}.mlp" in row
+        values = layers[i].scalars()
+        assert row.split()[-1] == f"{values['grad_gain']:.3g}"
+        assert f"{values['zero']:.3f}" in row.split()
+
+
+def test_table_refuses_wrong_arguments():
+    pytest.importorskip("rich")
+    with pytest.raises(TypeError, match="^console must be a rich Console"):
+        Table(3)
+    with pytest.raises(TypeError, match="^live must be a bool"):
+        Table(live="yes")
+
+
+def test_a_model_that_is_one_activation_has_a_name_in_the_metrics():
+    reading = Reading(1, (readings.layer("", "gelu"),))
+    assert "geoact/gelu/scale" in reading.metrics()
+    assert geoact.get("gelu") is geoact.gelu

@@ -54,23 +54,18 @@ def hooks(model):
 
 # --- Lightning ---
 
-# Lightning and what it imports; its advice about workers and log intervals is not about this package
+# Advice about the size of the example, and torch's pytree, which Lightning uses in a way that torch has deprecated
 LIGHTNING = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:lightning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:torch"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:lightning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
     pytest.mark.filterwarnings("ignore:The number of training batches:UserWarning"),
+    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),
 ]
 
 
-def marked(marks):
-    def mark(test):
-        for each in marks:
-            test = each(test)
-        return test
-
-    return mark
+def quiet(test):
+    for mark in LIGHTNING:
+        test = mark(test)
+    return test
 
 
 def fit(callback, tmp_path, *, fail_at=None, **options):
@@ -133,7 +128,7 @@ def lightning_callback(**options):
     return GeoactCallback(**options)
 
 
-@marked(LIGHTNING)
+@quiet
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 8), (2, 4), (3, 3)])
 def test_lightning_steps_once_per_optimiser_step_and_logs_each_reading(monitors, tmp_path, accumulate, steps):
     memory = Memory()
@@ -151,7 +146,7 @@ def test_lightning_steps_once_per_optimiser_step_and_logs_each_reading(monitors,
     assert hooks(module) == 0
 
 
-@marked(LIGHTNING)
+@quiet
 def test_lightning_leaves_the_monitor_when_the_training_raises(monitors, tmp_path):
     memory = Memory()
     _, module = fit(lightning_callback(sinks=[memory]), tmp_path, fail_at=2)
@@ -160,7 +155,7 @@ def test_lightning_leaves_the_monitor_when_the_training_raises(monitors, tmp_pat
     assert hooks(module) == 0
 
 
-@marked(LIGHTNING)
+@quiet
 def test_lightning_logs_the_scalars_that_were_chosen(monitors, tmp_path):
     memory = Memory()
     logged, _ = fit(lightning_callback(scalars=("zero", "sd_x"), sinks=[memory]), tmp_path)
@@ -172,12 +167,6 @@ def test_lightning_logs_the_scalars_that_were_chosen(monitors, tmp_path):
 
 
 # --- transformers ---
-
-TRANSFORMERS = [
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:transformers"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:transformers"),
-    pytest.mark.filterwarnings("ignore:.*pin_memory:UserWarning"),
-]
 
 
 class Words(torch.utils.data.Dataset):
@@ -242,7 +231,6 @@ def history(trainer):
     return [entry for entry in trainer.state.log_history if "geoact/alerts" in entry]
 
 
-@marked(TRANSFORMERS)
 @pytest.mark.parametrize(("accumulate", "steps"), [(1, 6), (2, 3)])
 @pytest.mark.parametrize("given", [True, False], ids=["trainer", "alone"])
 def test_trainer_steps_once_per_optimiser_step_and_logs_each_reading(monitors, tmp_path, accumulate, steps, given):
@@ -264,7 +252,6 @@ def test_trainer_steps_once_per_optimiser_step_and_logs_each_reading(monitors, t
     assert hooks(trainer.model) == 0
 
 
-@marked(TRANSFORMERS)
 def test_trainer_reports_to_the_other_callbacks(monitors, tmp_path):
     import transformers
 
@@ -283,7 +270,6 @@ def test_trainer_reports_to_the_other_callbacks(monitors, tmp_path):
     assert sum("loss" in logs for logs in heard) == 2
 
 
-@marked(TRANSFORMERS)
 def test_a_training_that_raises_leaves_the_monitor_at_once_in_a_with_block(monitors, tmp_path):
     trainer = trainer_of(tmp_path, fail_at=6)
     callback = trainer_callback(trainer)
@@ -296,7 +282,6 @@ def test_a_training_that_raises_leaves_the_monitor_at_once_in_a_with_block(monit
     assert hooks(trainer.model) == 0
 
 
-@marked(TRANSFORMERS)
 def test_a_training_that_raises_leaves_the_monitor_at_the_next_one_at_the_latest(monitors, tmp_path):
     trainer = trainer_of(tmp_path, fail_at=6)
     trainer.add_callback(trainer_callback())
@@ -310,7 +295,6 @@ def test_a_training_that_raises_leaves_the_monitor_at_the_next_one_at_the_latest
     assert hooks(trainer.model) == 0
 
 
-@marked(TRANSFORMERS)
 def test_a_forgotten_callback_leaves_its_monitor_when_it_is_collected(monitors, tmp_path):
     trainer = trainer_of(tmp_path, fail_at=6)
     model = trainer.model

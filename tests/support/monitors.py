@@ -34,12 +34,13 @@ class FakeMonitor:
         return Reading(self._steps, reading.layers, check(reading))
 
     def step(self):
-        self._steps += 1
         self.last = self.read()
+        self._steps += 1
         for stats in self._stats.values():
             stats.reset()
         for sink in self._sinks:
             sink.write(self.last)
+        return self.last
 
     def __exit__(self, kind, error, trace):
         for handle in self._handles:

@@ -161,6 +161,7 @@ def test_rows_are_in_the_file_as_soon_as_they_are_written_and_come_back_exactly(
         sink.write(reading)
         expected += reading.rows()
         same(READ[kind](path), expected)
+    assert b"\r" not in path.read_bytes()
     sink.close()
     same(READ[kind](path), expected)
     with pytest.raises(ValueError, match="closed"):

@@ -46,7 +46,7 @@ def run():
 @pytest.fixture(scope="module")
 def page(run, tmp_path_factory):
     path = tmp_path_factory.mktemp("html") / "page.html"
-    sink = HTML(path, title="A run of <24> layers")
+    sink = HTML(path, title="A run of <b>24</b> layers")
     for reading in run:
         sink.write(reading)
     sink.close()
@@ -212,7 +212,7 @@ def test_table_has_a_row_per_layer_and_marks_the_ill_one(show, page, run):
     assert set(rows) == {int(re.findall(r"\d+", alert.layer)[0]) for alert in run[-1].alerts} == {17}
     assert tab.locator("#alerts .alerts li").count() == len(run[-1].alerts) > 0
     assert tab.locator("#alerts details li").count() > 0
-    assert tab.locator("h1").text_content() == "A run of <24> layers"
+    assert tab.locator("h1").text_content() == "A run of <b>24</b> layers"
 
 
 def test_sorting_by_number_by_word_and_with_gaps(show, tmp_path):

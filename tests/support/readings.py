@@ -1,7 +1,10 @@
 """Readings made of real statistics: the activations run on NumPy arrays."""
 
+from dataclasses import replace
+
 import geoact
 import numpy as np
+from geoact.torch.alerts import check
 from geoact.torch.reading import Layer, Reading
 
 
@@ -30,3 +33,19 @@ def reading(step=10, layers=3, **options):
 def nothing_measured(name="idle", activation="relu", index=0):
     """A layer that has not run."""
     return Layer(name, activation, index, 0, geoact.GeometryStats(per="channel"))
+
+
+def with_alerts(reading):
+    """The reading as a monitor hands it out."""
+    return replace(reading, alerts=check(reading))
+
+
+NASTY = 'block,"0"\\.act\n<b>[red]'  # quotes, commas, a line end, mark-up of HTML and of rich
+
+
+def two():
+    """Two readings; in the second one layer is ill, one has not run, and one has an awkward name."""
+    first = reading(10)
+    ill = layer("block.1.act", shift=-3.5, index=1)
+    second = Reading(20, (first.layers[0], ill, nothing_measured("idle", index=2), layer(NASTY, index=3)))
+    return first, with_alerts(second)

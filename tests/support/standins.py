@@ -1,4 +1,6 @@
-"""A stand-in for the monitor, where the real one is not there, and a wrapper that counts how it is used."""
+"""Stand-ins: a monitor where the real one is not there, a wrapper that counts how one is used, a run of W&B."""
+
+from dataclasses import replace
 
 import geoact
 from geoact.torch.alerts import check
@@ -6,10 +8,10 @@ from geoact.torch.reading import Layer, Reading
 
 
 class FakeMonitor:
-    """Measures the inputs of nn.ReLU modules by geoact.relu on NumPy arrays; a reading at each step."""
+    """Measures the inputs of nn.ReLU modules by geoact.relu on NumPy arrays; a reading every so many steps."""
 
-    def __init__(self, model, per="tensor", sinks=()):
-        self._model, self._per, self._sinks = model, per, sinks
+    def __init__(self, model, per="tensor", every=1, sinks=()):
+        self._model, self._per, self._every, self._sinks = model, per, every, sinks
         self._handles, self._stats, self._steps = [], {}, 0
         self.last = None
 
@@ -31,11 +33,14 @@ class FakeMonitor:
     def read(self):
         layers = [Layer(name, "relu", i, 1, stats.copy()) for i, (name, stats) in enumerate(self._stats.items())]
         reading = Reading(self._steps, tuple(layers))
-        return Reading(self._steps, reading.layers, check(reading))
+        return replace(reading, alerts=check(reading))
 
     def step(self):
-        self.last = self.read()
+        due = self._steps % self._every == 0
         self._steps += 1
+        if not due:
+            return None
+        self.last = self.read()
         for stats in self._stats.values():
             stats.reset()
         for sink in self._sinks:
@@ -77,3 +82,19 @@ class Counted:
     def __exit__(self, kind, error, trace):
         self.exits.append(kind)
         return self.monitor.__exit__(kind, error, trace)
+
+
+class StubRun:
+    """The three members of a wandb run that are used; like a run, it drops what is logged for an earlier step."""
+
+    def __init__(self):
+        self.step, self.logged, self.metrics = 0, [], {}
+
+    def define_metric(self, name, step_metric=None, hidden=None):
+        self.metrics[name] = step_metric
+
+    def log(self, data, step=None, commit=None):
+        if step is not None and step < self.step:
+            return
+        self.step = self.step if step is None else step
+        self.logged.append((self.step, data, commit))

@@ -171,8 +171,8 @@ def watching() -> str:
         rounds = stored["watching"][0]["rounds"]
         versions = stored["environment"]["versions"]
         parts.append(
-            f"{text}\nRatio to the unwatched step of the same round, median of {rounds} rounds (quartiles); one thread, float32, "
-            f"torch {versions['torch']}. Measured on {_machine(stored['environment'])}\n"
+            f"{text}\nRatio to the unwatched step of the same round, median of {rounds} rounds (quartiles); 1 thread, "
+            f"float32, torch {versions['torch']}. Measured on {_machine(stored['environment'])}\n"
         )
     return "\n".join(parts) or "Not measured yet: run `python benchmarks/watching.py`.\n"
 

@@ -12,6 +12,7 @@ Accumulator::Accumulator(Direction direction, Per per, int64_t channel_axis, int
 
 void Accumulator::reset() {
   seen_ = false;
+  ++version_;
   calls_ = order_ = 0;
   groups_ = per_ == Per::tensor ? 1 : 0;
   cells_.assign(size_t(groups_ * cells_per_group()), 0.0);
@@ -71,6 +72,7 @@ void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vecto
   static int64_t order_of_firsts = 0;  // guarded by the interpreter lock
   if (!order_) order_ = ++order_of_firsts;
   ++calls_;
+  ++version_;
   seen_ = true;
   dtype_ = dtype;
 }
@@ -122,6 +124,7 @@ void Accumulator::set_cells(py::object cells, const std::string& dtype, int64_t 
   groups_ = groups;
   seen_ = found != none;
   calls_ = calls;
+  ++version_;
   if (seen_) dtype_ = DType(found);
 }
 
@@ -150,6 +153,7 @@ void register_accumulator(py::module_& m) {
       .def("cells", &Accumulator::cells, "Records as (fields, groups) float64: a copy.")
       .def("set_cells", &Accumulator::set_cells, py::arg("cells"), py::arg("dtype"), py::arg("calls") = 0)
       .def_property_readonly("calls", &Accumulator::calls, "Calls measured.")
+      .def_property_readonly("version", &Accumulator::version, "Changes whenever the record does.")
       .def_property_readonly("order", &Accumulator::order, "Place among the first calls of all accumulators, or 0.")
       .def_property_readonly("groups", &Accumulator::groups)
       .def_property_readonly("dtype", &Accumulator::dtype, "Name of the dtype measured so far, or ''.");

@@ -42,6 +42,8 @@ class Accumulator {
   // Calls measured, and the place of the first of them among the first calls of all accumulators: the order of layers.
   int64_t calls() const { return calls_; }
   int64_t order() const { return order_; }
+  // Changes whenever the record does, so that what was derived from it can be kept until then.
+  int64_t version() const { return version_; }
 
   py::object cells() const;  // (fields, groups) float64, a copy
   void set_cells(py::object cells, const std::string& dtype, int64_t calls);
@@ -56,7 +58,7 @@ class Accumulator {
   double saturation_;
   bool seen_ = false;  // whether dtype_ is settled
   DType dtype_ = DType::float32;
-  int64_t groups_ = 0, calls_ = 0, order_ = 0;
+  int64_t groups_ = 0, calls_ = 0, order_ = 0, version_ = 0;
   std::vector<double> cells_;  // [field][group]
 };
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SCHEMA = 1  # of pickles and to_dict
+_FIELDS = {direction: [name for name, _ in _core.fields(direction)] for direction in ("forward", "backward")}
 _Self = TypeVar("_Self", bound="_Statistics")
 
 # What a traced program refers to statistics by: a tensor that holds a number, and who has that number.
@@ -67,6 +68,7 @@ class _Statistics(Numbered, ABC):
         self._channel_axis = channel_axis
         self._saturation = float(saturation)
         self._accumulator = _core.Accumulator(self._direction, per, channel_axis, level, self._saturation)
+        self._read: tuple[int, dict[str, npt.NDArray[np.float64]]] = (-1, {})
         self._number()
 
     # --- what was asked for ---
@@ -110,9 +112,16 @@ class _Statistics(Numbered, ABC):
 
     def cells(self) -> dict[str, npt.NDArray[np.float64]]:
         """The raw record: field name to float64 array of shape (groups,). Counts are exact up to 2^53."""
-        table = self._accumulator.cells()
-        names = [name for name, _ in _core.fields(self._direction)]
-        return dict(zip(names, table, strict=False))
+        return {name: values.copy() for name, values in self._record().items()}
+
+    def _record(self) -> dict[str, npt.NDArray[np.float64]]:
+        """The same, not to be written to, and kept until the record changes: one reading asks for it many times."""
+        version, record = self._read
+        if version != self._accumulator.version:
+            version, table = self._accumulator.version, self._accumulator.cells()
+            record = dict(zip(_FIELDS[self._direction], table, strict=False))
+            self._read = version, record
+        return record
 
     @abstractmethod
     def _rows(self) -> tuple[tuple[Derived, ...], tuple[Derived, ...]]:
@@ -121,7 +130,7 @@ class _Statistics(Numbered, ABC):
     def _compute(self, row: Derived) -> Any:  # noqa: ANN401
         # 0 / 0 and the like are answers here: a share of nothing is NaN
         with np.errstate(all="ignore"):
-            value = row.of(self.cells(), self.dtype or "float32")
+            value = row.of(self._record(), self.dtype or "float32")
         if isinstance(value, float):
             return value
         return float(value[0]) if self._per == "tensor" else value
@@ -201,6 +210,7 @@ class _Statistics(Numbered, ABC):
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._accumulator = self._accumulator.copy()
+        twin._read = (-1, {})
         twin._number()
         return twin
 

@@ -143,7 +143,7 @@ def test_lightning_steps_once_per_optimiser_step_and_logs_each_reading(monitors,
     logged, module = fit(callback, tmp_path, accumulate_grad_batches=accumulate)
     (monitor,) = monitors
     assert monitor.model is module
-    assert monitor.options == {"per": "channel", "sinks": [memory]}
+    assert monitor.options == {"when": "training", "per": "channel", "sinks": [memory]}
     assert (monitor.entered, monitor.steps, monitor.exits) == (1, steps, [None])
     assert callback.monitor is monitor
     assert len(memory.readings) > 0
@@ -256,7 +256,7 @@ def test_trainer_steps_once_per_optimiser_step_and_logs_each_reading(monitors, t
     trainer.train()
     (monitor,) = monitors
     assert monitor.model is trainer.model
-    assert monitor.options == {"per": "channel", "sinks": [memory]}
+    assert monitor.options == {"when": "training", "per": "channel", "sinks": [memory]}
     assert (monitor.entered, monitor.steps, monitor.exits) == (1, steps, [None])
     names = [f"bert.encoder.layer.{i}.intermediate.intermediate_act_fn" for i in range(2)]
     # the pooler's tanh is a layer as well where the monitor knows more than ReLU

@@ -278,6 +278,20 @@ def test_autocast_brings_another_dtype_and_another_layer(data):
     }
 
 
+@pytest.mark.parametrize(("when", "calls"), [("always", 3), ("training", 1), ("evaluation", 2)])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_when_chooses_between_training_and_evaluation(model, data, when, calls, compiled):
+    torch._dynamo.reset()
+    run_it = torch.compile(model, backend="aot_eager") if compiled else model
+    with geoact.torch.instrument(model, when=when) as monitor:
+        run_it(data)
+        model.eval()
+        run_it(data)
+        run_it(data)
+        model.train()
+    assert [layer.calls for layer in monitor.last] == [calls] * 3
+
+
 def test_include_and_exclude(model, data):
     names = lambda **options: [w.name for w in geoact.torch.instrument(model, **options)._watched]  # noqa: E731
     assert names(include="[13]") == ["1", "3"]
@@ -408,6 +422,7 @@ def test_a_monitor_that_is_not_entered_says_so(model):
         ({"saturation": 2.0}, ValueError, "saturation"),
         ({"every": 0}, ValueError, "every must be at least 1, got 0"),
         ({"every": 1.5}, TypeError, "every must be an int, got float"),
+        ({"when": "never"}, ValueError, "when is 'never'"),
         ({"warmup": -1}, ValueError, "warmup must be at least 0"),
         ({"window": True}, TypeError, "window must be an int, got bool"),
         ({"include": "nothing"}, ValueError, r"no activation to watch with include='nothing' \(there are: 1, 3, 5\)"),

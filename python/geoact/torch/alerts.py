@@ -115,7 +115,7 @@ class Rule:
 
 
 def _smallest_group(layer: Layer) -> float:
-    n = layer.forward.cells()["n"]
+    n = layer.forward._record()["n"]
     return float(np.min(n)) if n.size else 0.0
 
 

@@ -89,7 +89,7 @@ class Activation(nn.Module):
             return self._fall_back(input)
         if self._probe is None:
             return self._function(input, self.stats, self.gradient_stats)
-        return self._function(input, *self._probe.statistics(input))
+        return self._function(input, *self._probe.statistics(input, self.training))
 
     def _fall_back(self, input: Tensor) -> Tensor:
         what = _describe(input)

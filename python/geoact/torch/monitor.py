@@ -112,6 +112,9 @@ class _Watched:
         return found
 
 
+_WHEN = {"always": None, "training": True, "evaluation": False}
+
+
 def _outline(layer: Layer) -> tuple[Any, ...]:
     return layer.name, layer.activation, layer.forward._settings(), layer.backward is not None
 
@@ -141,6 +144,7 @@ class Monitor:
         level: str,
         saturation: float,
         backward: bool,
+        when: str,
         every: int,
         warmup: int,
         window: int,
@@ -167,6 +171,9 @@ class Monitor:
             if not (callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))):
                 raise TypeError(f"sinks must hold objects with write() and close(), got {type(sink).__name__}")
         GeometryStats(per, -1 if channel_axis is None else channel_axis, level, saturation)  # checks them
+        if when not in _WHEN:
+            raise ValueError(f"when is {when!r} (accepted: {', '.join(map(repr, _WHEN))})")
+        self._training = _WHEN[when]
         self._make_forward = lambda kind, axis: GeometryStats(kind, axis, level, saturation)
         self._make_backward = (lambda kind, axis: GradientStats(kind, axis)) if backward else None
         self._per, self._axis = per, channel_axis
@@ -197,6 +204,7 @@ class Monitor:
             probe = Probe(
                 Family(self._make_forward, self._per, self._axis),
                 None if self._make_backward is None else Family(self._make_backward, self._per, self._axis),
+                self._training,
             )
             watched.append(_Watched(name, module, twin, probe))
         self.skipped = tuple(skipped + swap.functional_calls(model))
@@ -335,6 +343,7 @@ def instrument(
     level: str = "moments",
     saturation: float = 0.05,
     backward: bool = True,
+    when: str = "always",
     every: int = 1,
     warmup: int = 0,
     window: int = 1,
@@ -358,6 +367,8 @@ def instrument(
         As for :class:`geoact.GeometryStats`.
     backward : bool
         Also measure the gradient.
+    when : {"always", "training", "evaluation"}
+        Which calls count: those of modules in training mode, as ``model.train()`` sets it, or the others.
     every, warmup : int
         Step s is measured where s >= warmup and (s - warmup) is a multiple of every. At other steps the modules are
         what they were before.
@@ -389,6 +400,7 @@ def instrument(
         level=level,
         saturation=saturation,
         backward=backward,
+        when=when,
         every=every,
         warmup=warmup,
         window=window,

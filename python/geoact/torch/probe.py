@@ -55,15 +55,21 @@ class Family(Numbered, Generic[_Stats]):
 class Probe:
     """Both directions of one layer."""
 
-    def __init__(self, forward: Family[GeometryStats], backward: Family[GradientStats] | None) -> None:
+    def __init__(
+        self, forward: Family[GeometryStats], backward: Family[GradientStats] | None, training: bool | None = None
+    ) -> None:
         self.forward = forward
         self.backward = backward
+        # Measure only while the module trains, only while it does not, or always.
+        self.training = training
         # What the module was before it was watched, and the attributes that it got: a copy of it gets neither.
         self.original: type | None = None
         self.added: frozenset[str] = frozenset()
 
-    def statistics(self, x: Tensor) -> tuple[Any, Any]:
+    def statistics(self, x: Tensor, training: bool) -> tuple[Any, Any]:
         """(stats, gradient_stats) for a call on x; the families themselves where the call is being traced."""
+        if self.training is not None and training != self.training:
+            return None, None
         if _compiling():
             return self.forward, self.backward
         forward = None if running_backward() else self.forward.of(x)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +57,7 @@ def _norm(name: str) -> Callable[[_Stats], float]:
 
 def _root_mean_square(cell: str) -> Callable[[_Stats], float]:
     def of(stats: _Stats) -> float:
-        cells = stats.cells()
+        cells = stats._record()
         n = float(np.sum(cells["n"]))
         return math.sqrt(float(np.sum(cells[cell])) / n) if n else math.nan
 
@@ -198,6 +199,11 @@ class Layer:
 
     def scalars(self) -> dict[str, float]:
         """One number per row of FORWARD and BACKWARD; NaN where it was not measured."""
+        return dict(self._scalars)
+
+    @cached_property
+    def _scalars(self) -> dict[str, float]:
+        # Kept: every rule and every sink asks for them.
         return _read(FORWARD, self.forward) | _read(BACKWARD, self.backward)
 
 

@@ -33,7 +33,7 @@ class Session:
     Parameters
     ----------
     options : dict
-        Keyword arguments of ``geoact.torch.instrument``.
+        Keyword arguments of ``geoact.torch.instrument``; ``when`` is "training" unless given.
     scalars : sequence of str
         Columns of a reading that are logged for each layer.
     """
@@ -44,7 +44,8 @@ class Session:
         for name in scalars:
             if name not in _SCALARS:
                 raise ValueError(f"scalars has {name!r} (accepted: {', '.join(_SCALARS)})")
-        self._options = options
+        # A trainer runs validation between two steps, on other data: it does not belong to the training's readings.
+        self._options = {"when": "training", **options}
         self._scalars = tuple(scalars)
         self._seen: Reading | None = None
         self.monitor: Monitor | None = None

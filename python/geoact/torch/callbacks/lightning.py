@@ -25,7 +25,7 @@ class GeoactCallback(Callback):
     scalars : sequence of str
         What is logged of each layer; the sinks get everything.
     **options
-        Keyword arguments of ``geoact.torch.instrument``.
+        Keyword arguments of ``geoact.torch.instrument``; ``when`` is "training" unless given.
     """
 
     def __init__(self, *, scalars: Sequence[str] = SUMMARY, **options: Any) -> None:  # noqa: ANN401

@@ -35,7 +35,7 @@ class GeoactTrainerCallback(TrainerCallback):
     scalars : sequence of str
         What is logged of each layer; the sinks get everything. Trainer prints what it logs, too.
     **options
-        Keyword arguments of ``geoact.torch.instrument``.
+        Keyword arguments of ``geoact.torch.instrument``; ``when`` is "training" unless given.
     """
 
     def __init__(

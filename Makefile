@@ -8,9 +8,14 @@ PYTHON ?= python3
 VENV := .venv
 BENCH_VENV := .venv-bench
 BIN := $(VENV)/bin
-TORCH := torch==2.13.0
+# Empty for a machine without torch: what needs it is then neither built nor tested. A machine without a GPU may prefer
+# make test TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+TORCH ?= torch==2.13.0
+comma := ,
+EXTRAS := dev$(if $(TORCH),$(comma)dev-torch)
+BUILD_TOOLS := scikit-build-core pybind11 numpy cmake ninja
 
-.PHONY: demo test lint bench wheel-test clean
+.PHONY: demo test lint bench clean
 .DELETE_ON_ERROR:
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc python -type f -not -name '*.pyc')
@@ -25,16 +30,23 @@ $(VENV)/demo: $(VENV)/base $(SOURCES)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[study]'
 	touch $@
 
+# Built in the environment itself, so that the part that needs torch's headers is built for the torch that is there.
 $(VENV)/dev: $(VENV)/base $(SOURCES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[dev]'
+	$(BIN)/python -m pip install --quiet $(TORCH) $(BUILD_TOOLS) --constraint constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[$(EXTRAS)]'
+	touch $@
+
+# timm needs torchvision, which may be built for another torch: apart, so that nothing else meets it.
+$(VENV)/timm: $(VENV)/dev
+	$(if $(TORCH),$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@-packages timm==1.0.31 torchvision==0.29.2)
 	touch $@
 
 demo: $(VENV)/demo
 	$(BIN)/geoact study --out geoact-study
 	@echo "open geoact-study/report.html"
 
-test: $(VENV)/dev
-	$(BIN)/pytest tests
+test: $(VENV)/dev $(VENV)/timm
+	GEOACT_TEST_TIMM=$(if $(TORCH),$(CURDIR)/$(VENV)/timm-packages) $(BIN)/pytest tests
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .
@@ -46,11 +58,13 @@ lint: $(VENV)/dev
 $(BENCH_VENV)/ready: constraints.txt $(SOURCES)
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH) '.[bench]'
+	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH) transformers $(BUILD_TOOLS)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[bench]'
 	touch $@
 
 bench: $(BENCH_VENV)/ready
 	$(BENCH_VENV)/bin/python benchmarks/bars.py
+	$(BENCH_VENV)/bin/python benchmarks/watching.py
 
 clean:
 	rm -rf build dist $(VENV) $(BENCH_VENV)

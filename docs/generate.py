@@ -177,6 +177,35 @@ def watching() -> str:
     return "\n".join(parts) or "Not measured yet: run `python benchmarks/watching.py`.\n"
 
 
+# --- of the torch front end ---------------------------------------------------------------------------------
+
+
+def scalars() -> str:
+    """Show the columns of a reading."""
+    from geoact.torch.reading import BACKWARD, FORWARD
+
+    rows = [[code(s.name), s.doc] for s in FORWARD + BACKWARD]
+    return table(["column", "what it is"], rows)
+
+
+def rules() -> str:
+    """Show the default rules of a monitor."""
+    from geoact.torch.alerts import DEFAULT_RULES
+
+    return table(
+        ["rule", "of", "threshold", "why"],
+        [[code(r.name), code(r.scalar), f"{r.threshold:g}", r.doc] for r in DEFAULT_RULES],
+    )
+
+
+def torch_calls() -> str:
+    """Show what benchmarks/torch_calls.py measured."""
+    stored = _stored(RESULTS / "torch_calls.json")
+    if stored is None:
+        return "Not measured yet: run `python benchmarks/torch_calls.py`.\n"
+    return str(stored["table"]) + f"\nMeasured on {_machine(stored['environment'])}\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "activations": activations,
     "activations-short": activations_short,
@@ -189,6 +218,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "accuracy": accuracy,
     "bars": bars,
     "watching": watching,
+    "scalars": scalars,
+    "rules": rules,
+    "torch-calls": torch_calls,
 }
 
 

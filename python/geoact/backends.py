@@ -63,7 +63,7 @@ def info() -> Info:
         python=platform.python_version(),
         numpy=_package("numpy", "required"),
         ml_dtypes=_package("ml_dtypes", "bfloat16 arrays for NumPy"),
-        torch=_package("torch", "tensors are not accepted by this version; use .numpy()"),
+        torch=_package("torch", "for geoact.torch"),
         cupy=_package("cupy", "arrays on a GPU are not accepted by this version"),
         triton=_package("triton", "not used by this version"),
     )

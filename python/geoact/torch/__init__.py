@@ -10,7 +10,7 @@ NumPy users never pay for torch. Optional packages (rich, plotly, TensorBoard, L
 imported by the sink or callback that needs them, when it is made.
 """
 
-from geoact.torch import functional
+from geoact.torch import functional, sinks
 from geoact.torch import ops as _ops  # noqa: F401  registers torch.ops.geoact
 from geoact.torch.alerts import DEFAULT_RULES, Rule
 from geoact.torch.interception import intercept
@@ -66,4 +66,5 @@ __all__ = [
     "instrument",
     "intercept",
     "revert",
+    "sinks",
 ]

@@ -19,6 +19,7 @@ from torch import nn
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import known, swap
 from geoact.torch.alerts import DEFAULT_RULES, Rule, check
+from geoact.torch.calls import Calls
 from geoact.torch.modules import Activation
 from geoact.torch.probe import Family, Probe
 from geoact.torch.reading import Layer, Reading
@@ -85,31 +86,24 @@ class _Watched:
             self._undo()
             self._undo = None
 
-    def reset(self) -> None:
-        """Forget what was measured."""
-        self.probe.forward.members.clear()
-        if self.probe.backward is not None:
-            self.probe.backward.members.clear()
 
-    def layers(self) -> list[tuple[int, Layer]]:
-        """A snapshot: one layer for each kind of data met, each with its place in the order of first calls."""
-        forward = self.probe.forward.members
-        backward = {} if self.probe.backward is None else self.probe.backward.members
-        keys = [key for key in {**forward, **backward} if key in forward]  # a gradient without a forward is a repeat
-        dtypes, channels = {dtype for dtype, _ in keys}, {count for _, count in keys}
-        found = []
-        for key in keys:
-            stats = forward[key]
-            if stats.dtype == "":
-                continue
-            parts = [*([key[0]] if len(dtypes) > 1 else []), *([str(key[1])] if len(channels) > 1 else [])]
-            name = f"{self.name}[{','.join(parts)}]" if parts else self.name
-            gradient = None
-            if self.probe.backward is not None:
-                gradient = backward[key].copy() if key in backward else GradientStats(stats.per, stats.channel_axis)
-            order = stats._accumulator.order
-            found.append((order, Layer(name, self.row, 0, stats.calls, stats.copy(), gradient)))
-        return found
+def _layers(name: str, row: str, probe: Probe) -> list[tuple[int, Layer]]:
+    """A snapshot: one layer for each kind of data met, each with its place in the order of first calls."""
+    forward = probe.forward.members
+    backward = {} if probe.backward is None else probe.backward.members
+    # A gradient whose forward pass was not measured belongs to no layer.
+    keys = [key for key, stats in forward.items() if stats.dtype]
+    dtypes, channels = {dtype for dtype, _ in keys}, {count for _, count in keys}
+    found = []
+    for key in keys:
+        stats = forward[key]
+        parts = [*([key[0]] if len(dtypes) > 1 else []), *([str(key[1])] if len(channels) > 1 else [])]
+        gradient = None
+        if probe.backward is not None:
+            gradient = backward[key].copy() if key in backward else GradientStats(stats.per, stats.channel_axis)
+        shown = f"{name}[{','.join(parts)}]" if parts else name
+        found.append((stats._accumulator.order, Layer(shown, row, 0, stats.calls, stats.copy(), gradient)))
+    return found
 
 
 _WHEN = {"always": None, "training": True, "evaluation": False}
@@ -145,6 +139,7 @@ class Monitor:
         saturation: float,
         backward: bool,
         when: str,
+        functional: bool,
         every: int,
         warmup: int,
         window: int,
@@ -178,15 +173,25 @@ class Monitor:
         self._make_backward = (lambda kind, axis: GradientStats(kind, axis)) if backward else None
         self._per, self._axis = per, channel_axis
         self.skipped: tuple[swap.Left, ...] = ()
-        self._watched = self._choose(model, _pattern("include", include), _pattern("exclude", exclude))
+        self._include, self._exclude = _pattern("include", include), _pattern("exclude", exclude)
+        self._calls = Calls(model, self._wanted, self._probe) if functional else None
+        self._watched = self._choose(model)
         self.last: Reading | None = None
         self._step = 0
         self._measured = 0  # steps in the window so far
         self._entered = False
 
-    def _choose(
-        self, model: nn.Module, include: re.Pattern[str] | None, exclude: re.Pattern[str] | None
-    ) -> list[_Watched]:
+    def _wanted(self, name: str) -> bool:
+        if self._include is not None and not self._include.search(name):
+            return False
+        return self._exclude is None or not self._exclude.search(name)
+
+    def _probe(self) -> Probe:
+        forward = Family(self._make_forward, self._per, self._axis)
+        backward = None if self._make_backward is None else Family(self._make_backward, self._per, self._axis)
+        return Probe(forward, backward, self._training)
+
+    def _choose(self, model: nn.Module) -> list[_Watched]:
         watched, names, skipped = [], [], []
         for full_name, module in model.named_modules():
             name = swap.show(full_name) if full_name else type(module).__name__
@@ -196,24 +201,22 @@ class Monitor:
                     skipped.append(swap.Left(name, type(module).__name__, "geoact has no such activation"))
                 continue
             names.append(name)
-            if (include and not include.search(name)) or (exclude and exclude.search(name)):
+            if not self._wanted(name):
                 continue
             if getattr(module, "stats", None) is not None or getattr(module, "gradient_stats", None) is not None:
                 skipped.append(swap.Left(name, type(module).__name__, "it has statistics of its own"))
                 continue
-            probe = Probe(
-                Family(self._make_forward, self._per, self._axis),
-                None if self._make_backward is None else Family(self._make_backward, self._per, self._axis),
-                self._training,
-            )
-            watched.append(_Watched(name, module, twin, probe))
-        self.skipped = tuple(skipped + swap.functional_calls(model))
-        if not watched:
-            chosen = "".join(f" {k}={v.pattern!r}" for k, v in (("include", include), ("exclude", exclude)) if v)
-            there = ", ".join(names) or "none as modules; see geoact.torch.intercept() for functional calls"
-            raise ValueError(
-                f"model has no activation to watch{' with' + chosen if chosen else ''} (there are: {there})"
-            )
+            watched.append(_Watched(name, module, twin, self._probe()))
+        if self._calls is None:
+            called = [replace(left, why="use functional=True") for left in swap.functional_calls(model)]
+            self.skipped = tuple(skipped + called)
+            if not watched:
+                given = (("include", self._include), ("exclude", self._exclude))
+                chosen = " with" + "".join(f" {name}={p.pattern!r}" for name, p in given if p) if any(given) else ""
+                there = ", ".join(names) or ("none as modules; for calls of F.relu and the like use functional=True")
+                raise ValueError(f"model has no activation to watch{chosen} (there are: {there})")
+        else:
+            self.skipped = tuple(skipped)
         return watched
 
     # --- the schedule ---
@@ -222,11 +225,20 @@ class Monitor:
         return self._step >= self._warmup and (self._step - self._warmup) % self._every == 0
 
     def _arm(self) -> None:
-        for watched in self._watched:
+        for part in self._parts():
             if self._due():
-                watched.arm()
+                part.arm()
             else:
-                watched.disarm()
+                part.disarm()
+
+    def _parts(self) -> list[_Watched | Calls]:
+        return [*self._watched, *([] if self._calls is None else [self._calls])]
+
+    def _probes(self) -> list[tuple[str, str, Probe]]:
+        """Name, row and probe of everything watched."""
+        calls = {} if self._calls is None else self._calls.probes
+        modules = [(watched.name, watched.row, watched.probe) for watched in self._watched]
+        return modules + [(name, row, probe) for name, (row, probe) in calls.items()]
 
     def __enter__(self) -> Monitor:
         if self._entered:
@@ -239,10 +251,10 @@ class Monitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._entered = False
-        for watched in self._watched:
-            watched.disarm()
+        for part in self._parts():
+            part.disarm()
         try:
-            if kind is None and any(watched.layers() for watched in self._watched):
+            if kind is None and self._snapshot().layers:
                 self._complete()
         finally:
             for sink in self._sinks:
@@ -280,7 +292,7 @@ class Monitor:
     # --- reading ---
 
     def _snapshot(self) -> Reading:
-        found = sorted((pair for watched in self._watched for pair in watched.layers()), key=lambda pair: pair[0])
+        found = sorted((pair for probe in self._probes() for pair in _layers(*probe)), key=lambda pair: pair[0])
         layers = tuple(replace(layer, index=index) for index, (_, layer) in enumerate(found))
         return self._judged(Reading(self._step, layers))
 
@@ -298,8 +310,8 @@ class Monitor:
     def reset(self) -> None:
         """Forget the window."""
         self._measured = 0
-        for watched in self._watched:
-            watched.reset()
+        for _, _, probe in self._probes():
+            probe.reset()
 
     def all_reduce(self, group: ProcessGroup | None = None) -> Reading:
         """``read()`` of all ranks together; every rank must call it, and gets the same.
@@ -344,6 +356,7 @@ def instrument(
     saturation: float = 0.05,
     backward: bool = True,
     when: str = "always",
+    functional: bool = False,
     every: int = 1,
     warmup: int = 0,
     window: int = 1,
@@ -357,8 +370,8 @@ def instrument(
     Parameters
     ----------
     model : torch.nn.Module
-        Any model; activation modules of torch.nn, geoact.torch, transformers and timm are watched. A functional call
-        (``F.relu``) is not a layer: ``monitor.skipped`` names those found.
+        Any model; activation modules of torch.nn, geoact.torch, transformers and timm are watched. Functional calls
+        are with ``functional=True``, else ``monitor.skipped`` names those found.
     per : {"channel", "tensor"}
         Channels are needed to find dead units.
     channel_axis : int, optional
@@ -369,6 +382,9 @@ def instrument(
         Also measure the gradient.
     when : {"always", "training", "evaluation"}
         Which calls count: those of modules in training mode, as ``model.train()`` sets it, or the others.
+    functional : bool
+        Also watch functional calls (``F.relu(x)``, ``x.sigmoid()``) in the forward methods, as layers named
+        ``module:function``. Costs hooks on all modules while a step is measured; not under torch.compile.
     every, warmup : int
         Step s is measured where s >= warmup and (s - warmup) is a multiple of every. At other steps the modules are
         what they were before.
@@ -401,6 +417,7 @@ def instrument(
         saturation=saturation,
         backward=backward,
         when=when,
+        functional=functional,
         every=every,
         warmup=warmup,
         window=window,

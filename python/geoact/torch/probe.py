@@ -66,6 +66,12 @@ class Probe:
         self.original: type | None = None
         self.added: frozenset[str] = frozenset()
 
+    def reset(self) -> None:
+        """Forget what was measured."""
+        self.forward.members.clear()
+        if self.backward is not None:
+            self.backward.members.clear()
+
     def statistics(self, x: Tensor, training: bool) -> tuple[Any, Any]:
         """(stats, gradient_stats) for a call on x; the families themselves where the call is being traced."""
         if self.training is not None and training != self.training:

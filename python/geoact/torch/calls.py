@@ -71,7 +71,7 @@ class Calls(TorchFunctionMode):
                 return  # a mode cannot be entered in a traced program
             self._running.append((label, module.training, Counter()))
             if len(self._running) == 1:
-                self.__enter__()
+                self.__enter__()  # type: ignore[no-untyped-call]
 
         return before
 
@@ -80,7 +80,7 @@ class Calls(TorchFunctionMode):
             return
         self._running.pop()
         if not self._running:
-            self.__exit__(None, None, None)
+            self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
         self,
@@ -93,7 +93,9 @@ class Calls(TorchFunctionMode):
         kwargs = kwargs or {}
         ours = known.function_for(func)
         x = args[0] if args else kwargs.get("input")
-        if ours is None or not self._running or not supported(x) or kwargs.get("out") is not None:
+        if ours is None or not self._running or kwargs.get("out") is not None:
+            return func(*args, **kwargs)
+        if not isinstance(x, torch.Tensor) or not supported(x):
             return func(*args, **kwargs)
         label, training, made = self._running[-1]
         function = known.FUNCTIONS[func][0]

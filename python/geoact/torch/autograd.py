@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._C._functorch import is_legacy_batchedtensor
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from geoact import _core
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
         ) -> tuple[torch.Tensor, Any]:
             """(dx, dweight); dweight is None where the activation has no parameter."""
 
+        def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None) -> tuple[Any, Any]:
+            """The same as a call that torch dispatches from the top."""
+
 
 _NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 _HAS_EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")  # torch >= 2.10
@@ -49,13 +54,18 @@ def borrow(tensor: torch.Tensor) -> _core.Borrowed:
 def autocast(row: Activation, x: torch.Tensor, values: tuple[Any, ...]) -> tuple[torch.Tensor, tuple[Any, ...]]:
     """What torch's autocast does before its own function of this name: prelu runs in the lower precision.
 
-    Source: the op lists of torch.amp, checked against torch itself in tests/torch/test_functional.py.
+    Source: the op lists of torch.amp, checked against torch itself in tests/pytorch/test_autocast.py.
     """
     device = x.device.type
-    if row.name != "prelu" or not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+    if row.name != "prelu" or device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return x, values
     dtype = torch.get_autocast_dtype(device)
-    return x.to(dtype), tuple(v.to(dtype) if isinstance(v, torch.Tensor) else v for v in values)
+
+    def cast(value: Any) -> Any:  # noqa: ANN401
+        eligible = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64
+        return value.to(dtype) if eligible else value
+
+    return cast(x), tuple(cast(v) for v in values)
 
 
 class Direct:
@@ -95,6 +105,10 @@ class Direct:
     ) -> tuple[torch.Tensor, Any]:
         """(dx, dweight), measured where asked."""
         row = self.row
+        if dy.is_neg():
+            dy = dy.resolve_neg()
+        if weight is not None and weight.is_neg():
+            weight = weight.resolve_neg()
         values = self.values if weight is None else (weight,)
         accumulator = self.gradient_accumulator
         if _HAS_EXCHANGE:
@@ -105,7 +119,7 @@ class Direct:
                 return result, None
             dx, gradient = result
         else:
-            dx = torch.empty_like(saved) if out is None else out
+            dx = torch.empty_like(dy) if out is None else out
             values = self.values if weight is None else (borrow(weight),)
             inputs, target = (borrow(dy), borrow(saved)), borrow(dx)
             result = _core.backward(
@@ -117,6 +131,20 @@ class Direct:
         if weight is None:
             return dx, float(gradient[0])
         return dx, torch.from_numpy(gradient).to(weight.dtype).reshape(weight.shape)
+
+    def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None) -> tuple[Any, Any]:
+        """(dx, dweight) by the operators, for gradients that only torch can take apart: a batch under vmap."""
+        from geoact.torch import ops  # which imports this module
+
+        if self.gradient_accumulator is not None:
+            raise ValueError("gradient_stats: a backward pass under vmap (is_grads_batched) is not measured")
+        return ops.untraced(self.row, self.values, self.channel_axis).dispatched(dy, saved, weight)
+
+
+def _check_invertible(call: Call) -> None:
+    """Refuse what has no slope as a function of y."""
+    if call.row.name == "elu" and call.values[0] < 0:
+        raise ValueError(f"alpha must not be negative where autograd follows, got {call.values[0]}: see backward")
 
 
 def _restore(ctx: Any) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
@@ -130,8 +158,10 @@ class Forward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, call: Call, in_place: bool) -> torch.Tensor:  # noqa: ANN401, FBT001
         """Run the kernel and save what its derivative reads."""
-        ctx.call = call
+        ctx.call, ctx.in_place = call, in_place
         ctx.set_materialize_grads(False)
+        if ctx.needs_input_grad[0] or forward_ad._current_level >= 0:
+            _check_invertible(call)
         saved = None
         if in_place:
             saved = x.clone() if call.row.saves == "x" else None
@@ -151,8 +181,10 @@ class Forward(torch.autograd.Function):
         if dy is None:
             return None, None, None, None
         saved, weight = _restore(ctx)
-        if torch.is_grad_enabled():
-            dx, gradient = Backward.apply(dy, saved, weight, ctx.call)
+        if _transformed() or type(dy) is not torch.Tensor or is_legacy_batchedtensor(dy):
+            dx, gradient = ctx.call.dispatched(dy, saved, weight)
+        elif torch.is_grad_enabled():
+            dx, gradient = backward(dy, saved, weight, ctx.call)
         else:
             dx, gradient = ctx.call.backward(dy, saved, weight)
         return dx, gradient if weight is not None else None, None, None
@@ -161,7 +193,8 @@ class Forward(torch.autograd.Function):
     def jvp(ctx: Any, dx: torch.Tensor | None, dweight: torch.Tensor | None, *_: None) -> torch.Tensor:  # noqa: ANN401
         """Dy = f'(x) dx + df/dweight dweight."""
         saved, weight = _restore(ctx)
-        return slopes.forward_derivative(ctx.call, saved, weight, dx, dweight)
+        dy = slopes.forward_derivative(ctx.call, saved, weight, dx, dweight)
+        return dx.copy_(dy) if ctx.in_place and dx is not None else dy
 
 
 class Backward(torch.autograd.Function):
@@ -178,30 +211,81 @@ class Backward(torch.autograd.Function):
         """Run the kernel; everything it read is needed again."""
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(dy, saved, *(() if weight is None else (weight,)))
+        tensors = (dy, saved) if weight is None else (dy, saved, weight)
+        ctx.save_for_backward(*tensors)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(*tensors)
         dx, gradient = call.backward(dy, saved, weight)
         return dx, gradient if weight is not None else None
 
     @staticmethod
     def backward(ctx: Any, ddx: torch.Tensor | None, ddweight: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
-        """Differentiate the formula, in torch's own operators, so that any further order works too."""
-        dy, saved, *rest = ctx.saved_tensors
-        inputs = (dy, saved, *rest)
-        gradients = slopes.second_derivative(ctx.call, inputs, ctx.needs_input_grad, ddx, ddweight)
-        return (*gradients, *(None,) * (4 - len(gradients)))
+        """The second derivative, in torch's own operators, so that any further order works too."""
+        dy, saved, weight = (*ctx.saved_tensors, None)[:3]
+        return (*slopes.second_derivative(ctx.call, dy, saved, weight, ctx.needs_input_grad, ddx, ddweight), None)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
+        """Forward over reverse: what torch.func.hessian asks for."""
+        dy, saved, weight = (*ctx.saved_tensors, None)[:3]
+        return slopes.backward_derivative(ctx.call, dy, saved, weight, *tangents[:3])
 
 
-# Below Function.apply, which only serves functorch transforms and setup_context: those calls come through the operators.
+# Below Function.apply, which only serves functorch transforms with setup_context. Those calls come through the
+# operators, whose autograd kernel is asked at one level of the transforms at a time.
 _forward = super(torch.autograd.Function, Forward).apply
+_backward = super(torch.autograd.Function, Backward).apply
+_transformed = torch._C._are_functorch_transforms_active
+
+
+def _apply(function: Any, *arguments: Any) -> Any:  # noqa: ANN401
+    if not _transformed():
+        return function(*arguments)
+    with enable_single_level_autograd_function():
+        return function(*arguments)
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
     """Y = f(x, weight), followed by autograd."""
-    y: torch.Tensor = _forward(x, weight, call, False)
+    y: torch.Tensor = _apply(_forward, x, weight, call, False)
     return y
+
+
+def backward(dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None, call: Call) -> tuple[Any, Any]:
+    """(dx, dweight), followed by autograd."""
+    dx, gradient = _apply(_backward, dy, saved, weight, call)
+    return dx, gradient
+
+
+class Touch(torch.autograd.Function):
+    """Writes nothing: autograd's own checks of an in-place operation, before the kernel has written."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        """X, as if it had been written."""
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        """Dy as it is."""
+        return dy
+
+    @staticmethod
+    def jvp(ctx: Any, dx: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        """Dx as it is: the tangent of a tensor written in place is that tensor's."""
+        return dx
+
+
+_touch = super(torch.autograd.Function, Touch).apply
 
 
 def forward_in_place(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
     """The same, written over x."""
-    y: torch.Tensor = _forward(x, weight, call, True)
+    if x.requires_grad and torch.is_grad_enabled():
+        if x.is_leaf and not x._is_view():
+            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        if x._is_view():
+            _touch(x)
+    y: torch.Tensor = _apply(_forward, x, weight, call, True)
     return y

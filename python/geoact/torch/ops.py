@@ -11,10 +11,13 @@ dropping, repeating or reordering a measurement; the record itself stays where i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd import forward_ad
 
 from geoact import statistics
 from geoact.activations import activations
@@ -84,7 +87,8 @@ class _Row:
             self.back_measured, self._back_measured, self._backward_shape, self._back_measured_autograd, None
         )
         if row.name == "prelu":
-            torch.library.register_autocast(f"geoact::{row.name}", "cpu", torch.bfloat16, lib=_LIBRARY)
+            for name in (self.plain, self.measured):
+                _LIBRARY.impl(name, functools.partial(self._autocast, name), "AutocastCPU")
 
     @staticmethod
     def _define(schema: str) -> str:
@@ -136,6 +140,14 @@ class _Row:
 
     _back_measured = _backward
 
+    # --- autocast ---
+
+    def _autocast(self, name: str, x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
+        x, (weight,) = autograd.autocast(self.row, x, (weight,))
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+            y: Tensor = self._op(name)(x, weight, *arguments)
+        return y
+
     # --- shapes ---
 
     def _forward_shape(self, x: Tensor, *_: Any) -> Tensor:  # noqa: ANN401
@@ -157,7 +169,7 @@ class _Row:
 
     def _back(self, dy: Tensor, saved: Tensor, arguments: tuple[Any, ...], state: Tensor | None) -> Any:  # noqa: ANN401
         values, weight, axis, _ = self._split(arguments)
-        dx, gradient = autograd.Backward.apply(dy, saved, weight, Traced(self, values, axis, None, state))
+        dx, gradient = autograd.backward(dy, saved, weight, Traced(self, values, axis, None, state))
         return (dx, gradient) if self.trainable else dx
 
     def _backward_autograd(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
@@ -184,8 +196,10 @@ class _Row:
     def _batched_parameters(self, rank: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         if not self.trainable:
             return arguments
-        axis = arguments[1]
-        return (arguments[0], axis + 1 if axis >= 0 and rank >= 2 else axis, *arguments[2:])
+        weight, axis = arguments[:2]
+        if rank < 2 and weight.numel() > 1:  # as without vmap; the axis of the batch must not pass for channels
+            raise ValueError(f"{self.row._names[0]} has {weight.numel()} values, but x has 1 channel")
+        return (weight, axis + 1 if axis >= 0 and rank >= 2 else axis, *arguments[2:])
 
     def _forward_batched(self, info: Any, axes: tuple[Any, ...], x: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
         if any(axis is not None for axis in axes[1:]):
@@ -217,6 +231,21 @@ class _Row:
         return self._op(self.back)(*pair, *arguments), 0
 
 
+@contextlib.contextmanager
+def _below_autograd() -> Iterator[None]:
+    """Past the autograd kernels of this level.
+
+    An autograd function switches grad mode off for what it calls, but the levels of functorch below this one have
+    derivatives of their own to take.
+    """
+    with contextlib.ExitStack() as stack:
+        if torch._C._are_functorch_transforms_active():
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(forward_ad._set_fwd_grad_enabled(True))
+        stack.enter_context(torch._C._AutoDispatchBelowAutograd())
+        yield
+
+
 class Traced:
     """Runs the kernels through the operators, below autograd, so that whoever traces sees them."""
 
@@ -238,7 +267,7 @@ class Traced:
     def forward(self, x: Tensor, weight: Tensor | None, out: Tensor | None) -> Tensor:  # noqa: ARG002
         """Y = f(x), measured where asked."""
         ops, parameters = self.ops, self._parameters(weight)
-        with torch._C._AutoDispatchBelowAutograd():
+        with _below_autograd():
             if self.state is None and self.gradient_state is None:
                 y: Tensor = ops._op(ops.plain)(x, *parameters)
             else:
@@ -254,11 +283,20 @@ class Traced:
     ) -> tuple[Tensor, Any]:
         """(dx, dweight), measured where asked."""
         ops, parameters = self.ops, self._parameters(weight)
-        with torch._C._AutoDispatchBelowAutograd():
+        with _below_autograd():
             if self.gradient_state is None:
                 result = ops._op(ops.back)(dy, saved, *parameters)
             else:
                 result = ops._op(ops.back_measured)(dy, saved, *parameters, self.gradient_state)
+        return result if self.row.trainable else (result, None)
+
+    def dispatched(self, dy: Tensor, saved: Tensor, weight: Tensor | None) -> tuple[Tensor, Any]:
+        """The same from the top of the dispatcher, where functorch takes its own levels apart."""
+        ops, parameters = self.ops, self._parameters(weight)
+        if self.gradient_state is None:
+            result = ops._op(ops.back)(dy, saved, *parameters)
+        else:
+            result = ops._op(ops.back_measured)(dy, saved, *parameters, self.gradient_state)
         return result if self.row.trainable else (result, None)
 
 
@@ -266,6 +304,11 @@ _ROWS = {name: _Row(row) for name, row in activations().items()}
 # Packets by name: what a call is traced as.
 _PLAIN = {name: getattr(torch.ops.geoact, rows.plain) for name, rows in _ROWS.items()}
 _MEASURED = {name: getattr(torch.ops.geoact, rows.measured) for name, rows in _ROWS.items()}
+
+
+def untraced(row: Activation, values: tuple[Any, ...], channel_axis: int) -> Traced:
+    """The operators of a call that went straight to the core, and is not measured."""
+    return Traced(_ROWS[row.name], values, channel_axis, None, None)
 
 
 def forward(
@@ -279,7 +322,8 @@ def forward(
     """Y = f(x) as an operator."""
     if row.trainable:
         (value,) = values
-        weight = value if isinstance(value, Tensor) else x.new_full((1,), value)
+        # Anything but a number passes as a tensor: torch.fx traces with stand-ins.
+        weight = x.new_full((1,), value) if isinstance(value, (int, float)) else value
         values = (weight, channel_axis)
     if stats is None and gradient_stats is None:
         y: Tensor = _PLAIN[row.name](x, *values)

@@ -7,6 +7,7 @@ compiled core, ``ops.Traced`` to the custom operators.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -152,6 +153,16 @@ def _restore(ctx: Any) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN
     return saved[0], saved[1] if len(saved) > 1 else None
 
 
+def _levels_below() -> contextlib.AbstractContextManager[Any]:
+    """Forward mode stays on for the levels of functorch below: torch switches it off where it asks for a derivative."""
+    return forward_ad._set_fwd_grad_enabled(True) if _transformed() else contextlib.nullcontext()
+
+
+def _primal(tensor: torch.Tensor) -> torch.Tensor:
+    """Without the tangent of this level."""
+    return forward_ad.unpack_dual(tensor).primal if _transformed() else tensor
+
+
 class Forward(torch.autograd.Function):
     """Y = f(x, weight)."""
 
@@ -192,8 +203,9 @@ class Forward(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, dx: torch.Tensor | None, dweight: torch.Tensor | None, *_: None) -> torch.Tensor:  # noqa: ANN401
         """Dy = f'(x) dx + df/dweight dweight."""
-        saved, weight = _restore(ctx)
-        dy = slopes.forward_derivative(ctx.call, saved, weight, dx, dweight)
+        with _levels_below():
+            saved, weight = (None if t is None else _primal(t) for t in _restore(ctx))
+            dy = slopes.forward_derivative(ctx.call, saved, weight, dx, dweight)
         return dx.copy_(dy) if ctx.in_place and dx is not None else dy
 
 
@@ -227,8 +239,9 @@ class Backward(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
         """Forward over reverse: what torch.func.hessian asks for."""
-        dy, saved, weight = (*ctx.saved_tensors, None)[:3]
-        return slopes.backward_derivative(ctx.call, dy, saved, weight, *tangents[:3])
+        with _levels_below():
+            dy, saved, weight = (*map(_primal, ctx.saved_tensors), None)[:3]
+            return slopes.backward_derivative(ctx.call, dy, saved, weight, *tangents[:3])
 
 
 # Below Function.apply, which only serves functorch transforms with setup_context. Those calls come through the
@@ -277,7 +290,7 @@ class Touch(torch.autograd.Function):
         return dx
 
 
-_touch = super(torch.autograd.Function, Touch).apply
+_touch: Any = super(torch.autograd.Function, Touch).apply
 
 
 def forward_in_place(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:

@@ -167,19 +167,23 @@ class Forward(torch.autograd.Function):
     """Y = f(x, weight)."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, call: Call, in_place: bool) -> torch.Tensor:  # noqa: ANN401, FBT001
-        """Run the kernel and save what its derivative reads."""
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        call: Call,
+        in_place: bool,
+        source: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Run the kernel and save what its derivative reads: ``source`` where x is overwritten and would be read."""
         ctx.call, ctx.in_place = call, in_place
         ctx.set_materialize_grads(False)
         if ctx.needs_input_grad[0] or forward_ad._current_level >= 0:
             _check_invertible(call)
-        saved = None
         if in_place:
-            saved = x.clone() if call.row.saves == "x" else None
             ctx.mark_dirty(x)
         y = call.forward(x, weight, x if in_place else None)
-        if saved is None:
-            saved = y if call.row.saves == "y" else x
+        saved = y if call.row.saves == "y" else x if source is None else source
         tensors = (saved,) if weight is None else (saved, weight)
         ctx.save_for_backward(*tensors)
         if forward_ad._current_level >= 0:
@@ -190,7 +194,7 @@ class Forward(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
         """Dx = dy f'(x), and the gradient of the weight."""
         if dy is None:
-            return None, None, None, None
+            return (None,) * len(ctx.needs_input_grad)
         saved, weight = _restore(ctx)
         if _transformed() or type(dy) is not torch.Tensor or is_legacy_batchedtensor(dy):
             dx, gradient = ctx.call.dispatched(dy, saved, weight)
@@ -198,7 +202,7 @@ class Forward(torch.autograd.Function):
             dx, gradient = backward(dy, saved, weight, ctx.call)
         else:
             dx, gradient = ctx.call.backward(dy, saved, weight)
-        return dx, gradient if weight is not None else None, None, None
+        return dx, gradient if weight is not None else None, *(None,) * (len(ctx.needs_input_grad) - 2)
 
     @staticmethod
     def jvp(ctx: Any, dx: torch.Tensor | None, dweight: torch.Tensor | None, *_: None) -> torch.Tensor:  # noqa: ANN401
@@ -295,10 +299,12 @@ _touch: Any = super(torch.autograd.Function, Touch).apply
 
 def forward_in_place(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
     """The same, written over x."""
+    # A copy that autograd follows, for the second derivative.
+    source = x.clone() if call.row.saves == "x" else None
     if x.requires_grad and torch.is_grad_enabled():
         if x.is_leaf and not x._is_view():
             raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
         if x._is_view():
             _touch(x)
-    y: torch.Tensor = _apply(_forward, x, weight, call, True)
+    y: torch.Tensor = _apply(_forward, x, weight, call, True, source)
     return y

@@ -6,7 +6,8 @@ Generated from the registry. For a row named ``f`` there are
 - ``f_measured(x, parameters, state, gradient_state) -> y`` with ``f_backward_measured``, which also add to statistics.
 
 ``state`` is a tensor that holds the number of a statistics object. Declaring it as written keeps a compiler from
-dropping, repeating or reordering a measurement; the record itself stays where it is.
+dropping, repeating or reordering a measurement; the record itself stays where it is. The number 0 stands for no
+statistics: Inductor cannot lower an operator whose only written argument is optional and missing.
 """
 
 from __future__ import annotations
@@ -30,13 +31,15 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 _LIBRARY = torch.library.Library("geoact", "DEF")
+_NOTHING = torch.tensor([0])
 
 
 def _statistics(state: Tensor | None) -> Any:  # noqa: ANN401
     """The object a state tensor stands for."""
-    if state is None:
+    number = 0 if state is None else int(state[0])
+    if number == 0:
         return None
-    found = statistics._numbered.get(int(state[0]))
+    found = statistics._numbered.get(number)
     if found is None:
         raise RuntimeError("stats: the statistics object that this program was traced with no longer exists")
     return found
@@ -72,7 +75,7 @@ class _Row:
         gradients = "(Tensor, Tensor)" if row.trainable else "Tensor"
         self.plain = self._define(f"{row.name}(Tensor x{parameters}) -> Tensor")
         self.measured = self._define(
-            f"{row.name}_measured(Tensor x{parameters}, Tensor(a!)? state, Tensor? gradient_state) -> Tensor"
+            f"{row.name}_measured(Tensor x{parameters}, Tensor(a!) state, Tensor? gradient_state) -> Tensor"
         )
         self.back = self._define(f"{row.name}_backward(Tensor dy, Tensor saved{parameters}) -> {gradients}")
         self.back_measured = self._define(
@@ -328,7 +331,7 @@ def forward(
     if stats is None and gradient_stats is None:
         y: Tensor = _PLAIN[row.name](x, *values)
         return y
-    state = _state(stats, GeometryStats, "stats")
+    state = _NOTHING if stats is None else _state(stats, GeometryStats, "stats")
     gradient_state = _state(gradient_stats, GradientStats, "gradient_stats")
     y = _MEASURED[row.name](x, *values, state, gradient_state)
     return y  # noqa: RET504  typed

@@ -94,7 +94,7 @@ class Activation(nn.Module):
             _warned.add(what)
             warnings.warn(
                 f"geoact computes on dense CPU tensors of floating point: {type(self).__name__} of a {what} is left to torch",
-                stacklevel=4,
+                stacklevel=5,  # past forward and the two of nn.Module.__call__
             )
         return self._by_torch(input)
 

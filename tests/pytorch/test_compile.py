@@ -232,6 +232,14 @@ def test_gradient_statistics_alone(backend):
     assert (gradient_stats.calls, gradient_stats.n) == (1, 12)
 
 
+def test_a_compiled_part_that_checkpoint_repeats_is_measured_once():
+    stats, gradient_stats = geoact.GeometryStats(), geoact.GradientStats()
+    part = torch.compile(lambda x: geoact.silu(x, stats=stats, gradient_stats=gradient_stats).sin(), backend=AOT)
+    x = tensor(3, 4, requires_grad=True)
+    checkpoint(part, x, use_reentrant=False).sum().backward()
+    assert (stats.calls, gradient_stats.calls) == (1, 1)
+
+
 def test_wrong_statistics_under_the_compiler():
     function = torch.compile(lambda x: geoact.silu(x, stats={}), backend=AOT)
     with pytest.raises(Exception, match="stats must be a geoact.GeometryStats, got dict"):

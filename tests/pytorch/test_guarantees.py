@@ -148,7 +148,7 @@ def test_backward_in_other_threads():
         try:
             y.sum().backward()
             geoact.gelu(x.detach(), stats=stats)
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=pair) for pair in zip(inputs, outputs, strict=True)]

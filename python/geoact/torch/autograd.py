@@ -160,7 +160,10 @@ def _levels_below() -> contextlib.AbstractContextManager[Any]:
 
 def _primal(tensor: torch.Tensor) -> torch.Tensor:
     """Without the tangent of this level."""
-    return forward_ad.unpack_dual(tensor).primal if _transformed() else tensor
+    if not _transformed():
+        return tensor
+    primal: torch.Tensor = forward_ad.unpack_dual(tensor).primal  # type: ignore[no-untyped-call]
+    return primal
 
 
 class Forward(torch.autograd.Function):
@@ -208,7 +211,8 @@ class Forward(torch.autograd.Function):
     def jvp(ctx: Any, dx: torch.Tensor | None, dweight: torch.Tensor | None, *_: None) -> torch.Tensor:  # noqa: ANN401
         """Dy = f'(x) dx + df/dweight dweight."""
         with _levels_below():
-            saved, weight = (None if t is None else _primal(t) for t in _restore(ctx))
+            saved, weight = _restore(ctx)
+            saved, weight = _primal(saved), None if weight is None else _primal(weight)
             dy = slopes.forward_derivative(ctx.call, saved, weight, dx, dweight)
         return dx.copy_(dy) if ctx.in_place and dx is not None else dy
 
@@ -237,14 +241,16 @@ class Backward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, ddx: torch.Tensor | None, ddweight: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
         """The second derivative, in torch's own operators, so that any further order works too."""
-        dy, saved, weight = (*ctx.saved_tensors, None)[:3]
+        dy, saved, *weights = ctx.saved_tensors
+        weight = weights[0] if weights else None
         return (*slopes.second_derivative(ctx.call, dy, saved, weight, ctx.needs_input_grad, ddx, ddweight), None)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
         """Forward over reverse: what torch.func.hessian asks for."""
         with _levels_below():
-            dy, saved, weight = (*map(_primal, ctx.saved_tensors), None)[:3]
+            dy, saved, *weights = map(_primal, ctx.saved_tensors)
+            weight = weights[0] if weights else None
             return slopes.backward_derivative(ctx.call, dy, saved, weight, *tangents[:3])
 
 

@@ -6,7 +6,8 @@ Generated from the registry. For a row named ``f`` there are
 - ``f_measured(x, parameters, state, gradient_state) -> y`` with ``f_backward_measured``, which also add to statistics.
 
 ``state`` is a tensor that holds the number of a statistics object. Declaring it as written keeps a compiler from
-dropping, repeating or reordering a measurement; the record itself stays where it is. The number 0 stands for no
+dropping, repeating or reordering a measurement, even one whose y nobody uses (a plain call whose y nobody uses is
+dropped); the record itself stays where it is. The number 0 stands for no
 statistics: Inductor cannot lower an operator whose only written argument is optional and missing.
 """
 

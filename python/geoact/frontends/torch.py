@@ -45,6 +45,8 @@ def _check(name: str, value: object, x: torch.Tensor) -> None:
         raise TypeError(f"{name} must be a torch tensor as x is, got {type(value).__name__}")
     if value.dtype not in _FLOATING:
         raise TypeError(f"{name} has dtype {value.dtype} (accepted: float16, bfloat16, float32, float64)")
+    if value.is_nested:
+        raise TypeError(f"{name} is a nested tensor, which has no shape; pass {name}.to_padded_tensor(...)")
     if value.layout is not torch.strided:
         raise TypeError(f"{name} has layout {value.layout} (accepted: torch.strided); pass {name}.to_dense()")
     if value.device.type not in ("cpu", "meta"):
@@ -69,8 +71,11 @@ def forward(
         return _by_operator(row, x, values, out, stats, gradient_stats, channel_axis)
     if row.trainable:
         x, values = autograd.autocast(row, x, values)
-    if x.is_neg():
+        values = tuple(v.resolve_neg() if isinstance(v, torch.Tensor) else v for v in values)
+    if x.is_neg() and out is None:
         x = x.resolve_neg()
+    if out is not None:
+        _check_out(row, x, out)
     accumulator = _accumulator(stats, GeometryStats, "stats")
     if accumulator is not None and running_backward():
         accumulator = None  # activation checkpointing repeats a call that was measured
@@ -79,26 +84,54 @@ def forward(
         gradient_accumulator = _accumulator(gradient_stats, GradientStats, "gradient_stats")
         call = autograd.Direct(row, values, accumulator, gradient_accumulator, channel_axis)
         weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
-        if out is None:
-            return autograd.forward(x, weight, call)
-        if out is not x:
+        if out is not None and out is not x:
             raise ValueError("out= does not support automatic differentiation; call under torch.no_grad(), or out=x")
-        return autograd.forward_in_place(x, weight, call)
+        try:
+            return autograd.forward(x, weight, call) if out is None else autograd.forward_in_place(x, weight, call)
+        except (BufferError, RuntimeError):
+            _explain(row, x, values, out)
+            if not x.is_meta:
+                raise
+            return _by_operator(row, x, values, out, stats, gradient_stats, channel_axis)
     if gradient_stats is not None:
         _accumulator(gradient_stats, GradientStats, "gradient_stats")
     try:
         y = _core.forward(row._index, x, values, row._names, out, accumulator, channel_axis)
     except (BufferError, RuntimeError, TypeError, ValueError):
+        _explain(row, x, values, out)
+        if autograd._HAS_EXCHANGE and not x.is_meta:
+            raise
         return _unusual(row, x, values, out, stats, channel_axis)
     if out is not None:
         _written(out)
     return y
 
 
+def _check_out(row: Activation, x: torch.Tensor, out: Any) -> None:  # noqa: ANN401
+    """What the core cannot see: a view whose sign is lazy, and a result that autograd should follow."""
+    if not isinstance(out, torch.Tensor):
+        return  # which the core explains
+    for name, value in (("out", out), ("x", x)):
+        if value.is_neg():
+            raise ValueError(f"{name} is a lazily negated view; pass {name}.resolve_neg()")
+    if out is not x and out.requires_grad and _grad_enabled():
+        raise ValueError("out= does not support automatic differentiation; call under torch.no_grad(), or out=x")
+
+
 def _written(out: torch.Tensor) -> None:
     """Tell autograd that the memory changed, as torch's own in-place operators do."""
     if not out.is_inference():
         torch.autograd.graph.increment_version(out)
+
+
+def _explain(row: Activation, x: torch.Tensor, values: tuple[Any, ...], out: Any) -> None:  # noqa: ANN401
+    """Say what is wrong with the tensors of a call that failed, if it is anything that no backend takes."""
+    _check("x", x, x)
+    for name, value in zip(row._names, values, strict=True):
+        if isinstance(value, torch.Tensor):
+            _check(name, value, x)
+    if out is not None:
+        _check("out", out, x)
 
 
 def _unusual(
@@ -109,13 +142,7 @@ def _unusual(
     stats: GeometryStats | None,
     channel_axis: int,
 ) -> Any:  # noqa: ANN401
-    """What the quick path could not do: a meta tensor, a torch without the exchange table, or an error to explain."""
-    _check("x", x, x)
-    for name, value in zip(row._names, values, strict=True):
-        if isinstance(value, torch.Tensor):
-            _check(name, value, x)
-    if out is not None:
-        _check("out", out, x)
+    """What the quick path could not do: a meta tensor, or a torch without the exchange table."""
     if x.is_meta:
         return _by_operator(row, x, values, out, stats, None, channel_axis)
     y = torch.empty_like(x) if out is None else out
@@ -137,12 +164,13 @@ def _by_operator(
     gradient_stats: GradientStats | None,
     channel_axis: int,
 ) -> Any:  # noqa: ANN401
-    y = ops.forward(row, x, values, stats, gradient_stats, channel_axis)
     if out is None:
-        return y
+        return ops.forward(row, x, values, stats, gradient_stats, channel_axis)
     if not isinstance(out, torch.Tensor) or out.shape != x.shape or out.dtype != x.dtype:
         raise ValueError(f"out must be a tensor of shape {tuple(x.shape)} and dtype {x.dtype}, as x is")
-    return out.copy_(y)
+    # What backward reads must not be what is written below.
+    source = x.clone() if out is x and row.saves == "x" and _grad_enabled() else x
+    return out.copy_(ops.forward(row, source, values, stats, gradient_stats, channel_axis))
 
 
 def backward(

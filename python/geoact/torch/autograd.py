@@ -7,9 +7,12 @@ compiled core, ``ops.Traced`` to the custom operators.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._C._functorch import is_legacy_batchedtensor
+from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from geoact import _core
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
         ) -> tuple[torch.Tensor, Any]:
             """(dx, dweight); dweight is None where the activation has no parameter."""
 
+        def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None) -> tuple[Any, Any]:
+            """The same as a call that torch dispatches from the top."""
+
 
 _NAMES = {torch.float16: "float16", torch.bfloat16: "bfloat16", torch.float32: "float32", torch.float64: "float64"}
 _HAS_EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")  # torch >= 2.10
@@ -49,13 +55,18 @@ def borrow(tensor: torch.Tensor) -> _core.Borrowed:
 def autocast(row: Activation, x: torch.Tensor, values: tuple[Any, ...]) -> tuple[torch.Tensor, tuple[Any, ...]]:
     """What torch's autocast does before its own function of this name: prelu runs in the lower precision.
 
-    Source: the op lists of torch.amp, checked against torch itself in tests/torch/test_functional.py.
+    Source: the op lists of torch.amp, checked against torch itself in tests/pytorch/test_autocast.py.
     """
     device = x.device.type
-    if row.name != "prelu" or not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
+    if row.name != "prelu" or device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return x, values
     dtype = torch.get_autocast_dtype(device)
-    return x.to(dtype), tuple(v.to(dtype) if isinstance(v, torch.Tensor) else v for v in values)
+
+    def cast(value: Any) -> Any:  # noqa: ANN401
+        eligible = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64
+        return value.to(dtype) if eligible else value
+
+    return cast(x), tuple(cast(v) for v in values)
 
 
 class Direct:
@@ -95,6 +106,10 @@ class Direct:
     ) -> tuple[torch.Tensor, Any]:
         """(dx, dweight), measured where asked."""
         row = self.row
+        if dy.is_neg():
+            dy = dy.resolve_neg()
+        if weight is not None and weight.is_neg():
+            weight = weight.resolve_neg()
         values = self.values if weight is None else (weight,)
         accumulator = self.gradient_accumulator
         if _HAS_EXCHANGE:
@@ -105,7 +120,7 @@ class Direct:
                 return result, None
             dx, gradient = result
         else:
-            dx = torch.empty_like(saved) if out is None else out
+            dx = torch.empty_like(dy) if out is None else out
             values = self.values if weight is None else (borrow(weight),)
             inputs, target = (borrow(dy), borrow(saved)), borrow(dx)
             result = _core.backward(
@@ -118,27 +133,60 @@ class Direct:
             return dx, float(gradient[0])
         return dx, torch.from_numpy(gradient).to(weight.dtype).reshape(weight.shape)
 
+    def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None) -> tuple[Any, Any]:
+        """(dx, dweight) by the operators, for gradients that only torch can take apart: a batch under vmap."""
+        from geoact.torch import ops  # which imports this module
+
+        if self.gradient_accumulator is not None:
+            raise ValueError("gradient_stats: a backward pass under vmap (is_grads_batched) is not measured")
+        return ops.untraced(self.row, self.values, self.channel_axis).dispatched(dy, saved, weight)
+
+
+def _check_invertible(call: Call) -> None:
+    """Refuse what has no slope as a function of y."""
+    if call.row.name == "elu" and call.values[0] < 0:
+        raise ValueError(f"alpha must not be negative where autograd follows, got {call.values[0]}: see backward")
+
 
 def _restore(ctx: Any) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
     saved = ctx.saved_tensors
     return saved[0], saved[1] if len(saved) > 1 else None
 
 
+def _levels_below() -> contextlib.AbstractContextManager[Any]:
+    """Forward mode stays on for the levels of functorch below: torch switches it off where it asks for a derivative."""
+    return forward_ad._set_fwd_grad_enabled(True) if _transformed() else contextlib.nullcontext()
+
+
+def _primal(tensor: torch.Tensor) -> torch.Tensor:
+    """Without the tangent of this level."""
+    if not _transformed():
+        return tensor
+    primal: torch.Tensor = forward_ad.unpack_dual(tensor).primal  # type: ignore[no-untyped-call]
+    return primal
+
+
 class Forward(torch.autograd.Function):
     """Y = f(x, weight)."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor | None, call: Call, in_place: bool) -> torch.Tensor:  # noqa: ANN401
-        """Run the kernel and save what its derivative reads."""
-        ctx.call = call
+    def forward(
+        ctx: Any,  # noqa: ANN401
+        x: torch.Tensor,
+        weight: torch.Tensor | None,
+        call: Call,
+        in_place: bool,
+        source: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Run the kernel and save what its derivative reads: ``source`` where x is overwritten and would be read."""
+        ctx.call, ctx.in_place = call, in_place
         ctx.set_materialize_grads(False)
-        saved = None
+        if ctx.needs_input_grad[0] or forward_ad._current_level >= 0:
+            _check_invertible(call)
         if in_place:
-            saved = x.clone() if call.row.saves == "x" else None
             ctx.mark_dirty(x)
         y = call.forward(x, weight, x if in_place else None)
-        if saved is None:
-            saved = y if call.row.saves == "y" else x
+        saved = y if call.row.saves == "y" else x if source is None else source
         tensors = (saved,) if weight is None else (saved, weight)
         ctx.save_for_backward(*tensors)
         if forward_ad._current_level >= 0:
@@ -149,19 +197,24 @@ class Forward(torch.autograd.Function):
     def backward(ctx: Any, dy: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
         """Dx = dy f'(x), and the gradient of the weight."""
         if dy is None:
-            return None, None, None, None
+            return (None,) * len(ctx.needs_input_grad)
         saved, weight = _restore(ctx)
-        if torch.is_grad_enabled():
-            dx, gradient = Backward.apply(dy, saved, weight, ctx.call)  # type: ignore[no-untyped-call]
+        if _transformed() or type(dy) is not torch.Tensor or is_legacy_batchedtensor(dy):
+            dx, gradient = ctx.call.dispatched(dy, saved, weight)
+        elif torch.is_grad_enabled():
+            dx, gradient = backward(dy, saved, weight, ctx.call)
         else:
             dx, gradient = ctx.call.backward(dy, saved, weight)
-        return dx, gradient if weight is not None else None, None, None
+        return dx, gradient if weight is not None else None, *(None,) * (len(ctx.needs_input_grad) - 2)
 
     @staticmethod
     def jvp(ctx: Any, dx: torch.Tensor | None, dweight: torch.Tensor | None, *_: None) -> torch.Tensor:  # noqa: ANN401
         """Dy = f'(x) dx + df/dweight dweight."""
-        saved, weight = _restore(ctx)
-        return slopes.forward_derivative(ctx.call, saved, weight, dx, dweight)
+        with _levels_below():
+            saved, weight = _restore(ctx)
+            saved, weight = _primal(saved), None if weight is None else _primal(weight)
+            dy = slopes.forward_derivative(ctx.call, saved, weight, dx, dweight)
+        return dx.copy_(dy) if ctx.in_place and dx is not None else dy
 
 
 class Backward(torch.autograd.Function):
@@ -178,30 +231,86 @@ class Backward(torch.autograd.Function):
         """Run the kernel; everything it read is needed again."""
         ctx.call = call
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(dy, saved, *(() if weight is None else (weight,)))
+        tensors = (dy, saved) if weight is None else (dy, saved, weight)
+        ctx.save_for_backward(*tensors)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(*tensors)
         dx, gradient = call.backward(dy, saved, weight)
         return dx, gradient if weight is not None else None
 
     @staticmethod
     def backward(ctx: Any, ddx: torch.Tensor | None, ddweight: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
-        """Differentiate the formula, in torch's own operators, so that any further order works too."""
-        dy, saved, *rest = ctx.saved_tensors
-        inputs = (dy, saved, *rest)
-        gradients = slopes.second_derivative(ctx.call, inputs, ctx.needs_input_grad, ddx, ddweight)
-        return (*gradients, *(None,) * (4 - len(gradients)))
+        """The second derivative, in torch's own operators, so that any further order works too."""
+        dy, saved, *weights = ctx.saved_tensors
+        weight = weights[0] if weights else None
+        return (*slopes.second_derivative(ctx.call, dy, saved, weight, ctx.needs_input_grad, ddx, ddweight), None)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
+        """Forward over reverse: what torch.func.hessian asks for."""
+        with _levels_below():
+            dy, saved, *weights = map(_primal, ctx.saved_tensors)
+            weight = weights[0] if weights else None
+            return slopes.backward_derivative(ctx.call, dy, saved, weight, *tangents[:3])
 
 
-# Below Function.apply, which only serves functorch transforms and setup_context: such calls come by the operators.
+# Below Function.apply, which only serves functorch transforms with setup_context. Those calls come through the
+# operators, whose autograd kernel is asked at one level of the transforms at a time.
 _forward = super(torch.autograd.Function, Forward).apply
+_backward = super(torch.autograd.Function, Backward).apply
+_transformed = torch._C._are_functorch_transforms_active
+
+
+def _apply(function: Any, *arguments: Any) -> Any:  # noqa: ANN401
+    if not _transformed():
+        return function(*arguments)
+    with enable_single_level_autograd_function():
+        return function(*arguments)
 
 
 def forward(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
     """Y = f(x, weight), followed by autograd."""
-    y: torch.Tensor = _forward(x, weight, call, False)  # type: ignore[no-untyped-call]
+    y: torch.Tensor = _apply(_forward, x, weight, call, False)
     return y
+
+
+def backward(dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None, call: Call) -> tuple[Any, Any]:
+    """(dx, dweight), followed by autograd."""
+    dx, gradient = _apply(_backward, dy, saved, weight, call)
+    return dx, gradient
+
+
+class Touch(torch.autograd.Function):
+    """Writes nothing: autograd's own checks of an in-place operation, before the kernel has written."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        """X, as if it had been written."""
+        ctx.mark_dirty(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, dy: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        """Dy as it is."""
+        return dy
+
+    @staticmethod
+    def jvp(ctx: Any, dx: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+        """Dx as it is: the tangent of a tensor written in place is that tensor's."""
+        return dx
+
+
+_touch: Any = super(torch.autograd.Function, Touch).apply
 
 
 def forward_in_place(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
     """The same, written over x."""
-    y: torch.Tensor = _forward(x, weight, call, True)  # type: ignore[no-untyped-call]
+    # A copy that autograd follows, for the second derivative.
+    source = x.clone() if call.row.saves == "x" else None
+    if x.requires_grad and torch.is_grad_enabled():
+        if x.is_leaf and not x._is_view():
+            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
+        if x._is_view():
+            _touch(x)
+    y: torch.Tensor = _apply(_forward, x, weight, call, True, source)
     return y

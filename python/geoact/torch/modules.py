@@ -12,7 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import functional as F
@@ -26,7 +26,7 @@ _warned: set[str] = set()
 
 def supported(x: object) -> bool:
     """Whether geoact computes on this tensor: floating point, dense, on the CPU (or shapes only, on meta)."""
-    return (
+    return isinstance(x, fx.Proxy) or (  # what torch.fx traces with stands for any tensor
         isinstance(x, Tensor)
         and x.dtype in _FLOATING
         and x.layout is torch.strided
@@ -102,7 +102,7 @@ class Activation(nn.Module):
             warnings.warn(
                 f"geoact computes on dense CPU tensors of floating point: {type(self).__name__} of a {what} is left to "
                 "torch",
-                stacklevel=4,
+                stacklevel=5,  # past forward and the two of nn.Module.__call__
             )
         return self._by_torch(input)
 

@@ -6,15 +6,20 @@ Generated from the registry. For a row named ``f`` there are
 - ``f_measured(x, parameters, state, gradient_state) -> y`` with ``f_backward_measured``, which also add to statistics.
 
 ``state`` is a tensor that holds the number of a statistics object. Declaring it as written keeps a compiler from
-dropping, repeating or reordering a measurement; the record itself stays where it is.
+dropping, repeating or reordering a measurement, even one whose y nobody uses (a plain call whose y nobody uses is
+dropped); the record itself stays where it is. The number 0 stands for no
+statistics: Inductor cannot lower an operator whose only written argument is optional and missing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.autograd import forward_ad
 
 from geoact import statistics
 from geoact.activations import activations
@@ -27,13 +32,15 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 _LIBRARY = torch.library.Library("geoact", "DEF")
+_NOTHING = torch.tensor([0])
 
 
 def _statistics(state: Tensor | None) -> Any:  # noqa: ANN401
     """The object a state tensor stands for."""
-    if state is None:
+    number = 0 if state is None else int(state[0])
+    if number == 0:
         return None
-    found = statistics._numbered.get(int(state[0]))
+    found = statistics._numbered.get(number)
     if found is None:
         raise RuntimeError("stats: the statistics object that this program was traced with no longer exists")
     return found
@@ -69,7 +76,7 @@ class _Row:
         gradients = "(Tensor, Tensor)" if row.trainable else "Tensor"
         self.plain = self._define(f"{row.name}(Tensor x{parameters}) -> Tensor")
         self.measured = self._define(
-            f"{row.name}_measured(Tensor x{parameters}, Tensor(a!)? state, Tensor? gradient_state) -> Tensor"
+            f"{row.name}_measured(Tensor x{parameters}, Tensor(a!) state, Tensor? gradient_state) -> Tensor"
         )
         self.back = self._define(f"{row.name}_backward(Tensor dy, Tensor saved{parameters}) -> {gradients}")
         self.back_measured = self._define(
@@ -84,7 +91,8 @@ class _Row:
             self.back_measured, self._back_measured, self._backward_shape, self._back_measured_autograd, None
         )
         if row.name == "prelu":
-            torch.library.register_autocast(f"geoact::{row.name}", "cpu", torch.bfloat16, lib=_LIBRARY)
+            for name in (self.plain, self.measured):
+                _LIBRARY.impl(name, functools.partial(self._autocast, name), "AutocastCPU")
 
     @staticmethod
     def _define(schema: str) -> str:
@@ -136,6 +144,14 @@ class _Row:
 
     _back_measured = _backward
 
+    # --- autocast ---
+
+    def _autocast(self, name: str, x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
+        x, (weight,) = autograd.autocast(self.row, x, (weight,))
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+            y: Tensor = self._op(name)(x, weight, *arguments)
+        return y
+
     # --- shapes ---
 
     def _forward_shape(self, x: Tensor, *_: Any) -> Tensor:  # noqa: ANN401
@@ -157,8 +173,7 @@ class _Row:
 
     def _back(self, dy: Tensor, saved: Tensor, arguments: tuple[Any, ...], state: Tensor | None) -> Any:  # noqa: ANN401
         values, weight, axis, _ = self._split(arguments)
-        call = Traced(self, values, axis, None, state)
-        dx, gradient = autograd.Backward.apply(dy, saved, weight, call)  # type: ignore[no-untyped-call]
+        dx, gradient = autograd.backward(dy, saved, weight, Traced(self, values, axis, None, state))
         return (dx, gradient) if self.trainable else dx
 
     def _backward_autograd(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
@@ -185,8 +200,10 @@ class _Row:
     def _batched_parameters(self, rank: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         if not self.trainable:
             return arguments
-        axis = arguments[1]
-        return (arguments[0], axis + 1 if axis >= 0 and rank >= 2 else axis, *arguments[2:])
+        weight, axis = arguments[:2]
+        if rank < 2 and weight.numel() > 1:  # as without vmap; the axis of the batch must not pass for channels
+            raise ValueError(f"{self.row._names[0]} has {weight.numel()} values, but x has 1 channel")
+        return (weight, axis + 1 if axis >= 0 and rank >= 2 else axis, *arguments[2:])
 
     def _forward_batched(self, info: Any, axes: tuple[Any, ...], x: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
         if any(axis is not None for axis in axes[1:]):
@@ -218,6 +235,21 @@ class _Row:
         return self._op(self.back)(*pair, *arguments), 0
 
 
+@contextlib.contextmanager
+def _below_autograd() -> Iterator[None]:
+    """Past the autograd kernels of this level.
+
+    An autograd function switches grad mode off for what it calls, but the levels of functorch below this one have
+    derivatives of their own to take.
+    """
+    with contextlib.ExitStack() as stack:
+        if torch._C._are_functorch_transforms_active():
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(forward_ad._set_fwd_grad_enabled(True))
+        stack.enter_context(torch._C._AutoDispatchBelowAutograd())
+        yield
+
+
 class Traced:
     """Runs the kernels through the operators, below autograd, so that whoever traces sees them."""
 
@@ -239,7 +271,7 @@ class Traced:
     def forward(self, x: Tensor, weight: Tensor | None, out: Tensor | None) -> Tensor:
         """Y = f(x), measured where asked."""
         ops, parameters = self.ops, self._parameters(weight)
-        with torch._C._AutoDispatchBelowAutograd():
+        with _below_autograd():
             if self.state is None and self.gradient_state is None:
                 y: Tensor = ops._op(ops.plain)(x, *parameters)
             else:
@@ -255,11 +287,20 @@ class Traced:
     ) -> tuple[Tensor, Any]:
         """(dx, dweight), measured where asked."""
         ops, parameters = self.ops, self._parameters(weight)
-        with torch._C._AutoDispatchBelowAutograd():
+        with _below_autograd():
             if self.gradient_state is None:
                 result = ops._op(ops.back)(dy, saved, *parameters)
             else:
                 result = ops._op(ops.back_measured)(dy, saved, *parameters, self.gradient_state)
+        return result if self.row.trainable else (result, None)
+
+    def dispatched(self, dy: Tensor, saved: Tensor, weight: Tensor | None) -> tuple[Tensor, Any]:
+        """The same from the top of the dispatcher, where functorch takes its own levels apart."""
+        ops, parameters = self.ops, self._parameters(weight)
+        if self.gradient_state is None:
+            result = ops._op(ops.back)(dy, saved, *parameters)
+        else:
+            result = ops._op(ops.back_measured)(dy, saved, *parameters, self.gradient_state)
         return result if self.row.trainable else (result, None)
 
 
@@ -267,6 +308,11 @@ _ROWS = {name: _Row(row) for name, row in activations().items()}
 # Packets by name: what a call is traced as.
 _PLAIN = {name: getattr(torch.ops.geoact, rows.plain) for name, rows in _ROWS.items()}
 _MEASURED = {name: getattr(torch.ops.geoact, rows.measured) for name, rows in _ROWS.items()}
+
+
+def untraced(row: Activation, values: tuple[Any, ...], channel_axis: int) -> Traced:
+    """The operators of a call that went straight to the core, and is not measured."""
+    return Traced(_ROWS[row.name], values, channel_axis, None, None)
 
 
 def forward(
@@ -280,12 +326,13 @@ def forward(
     """Y = f(x) as an operator."""
     if row.trainable:
         (value,) = values
-        weight = value if isinstance(value, Tensor) else x.new_full((1,), value)
+        # Anything but a number passes as a tensor: torch.fx traces with stand-ins.
+        weight = x.new_full((1,), value) if isinstance(value, (int, float)) else value
         values = (weight, channel_axis)
     if stats is None and gradient_stats is None:
         y: Tensor = _PLAIN[row.name](x, *values)
         return y
-    state = _state(stats, GeometryStats, "stats")
+    state = _NOTHING if stats is None else _state(stats, GeometryStats, "stats")
     gradient_state = _state(gradient_stats, GradientStats, "gradient_stats")
     y = _MEASURED[row.name](x, *values, state, gradient_state)
     return y  # noqa: RET504  typed

@@ -1,5 +1,7 @@
 #include "foreign.h"
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <cstdlib>
 

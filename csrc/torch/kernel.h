@@ -23,7 +23,7 @@ struct Row {
   int index;
   bool saves_y, trainable;
   int parameters;
-  std::string derivative;  // name of the node
+  std::string name, derivative;  // as the profiler and grad_fn show them
 };
 
 // What a call is handed to where this module does not do it, and whom it talks to. Set once, at import.

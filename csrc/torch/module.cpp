@@ -1,13 +1,16 @@
 // The Python module geoact._torch: `forward`, with the arguments of geoact.frontends.torch.forward.
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/clone.h>
+#include <ATen/record_function.h>
 #include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/python_variable.h>
 
 #include <algorithm>
 #include <deque>
+#include <optional>
 
 #include "node.h"
 
@@ -119,9 +122,15 @@ PyObject* common(PyObject* const* arguments) {
   if (in_place && !x.is_non_overlapping_and_dense()) return nullptr;
   // elu reads its slope from y, which a negative alpha does not allow: Python decides.
   if (followed && row->saves_y && parameters.numbers && !(parameters.number[0] >= 0)) return nullptr;
-  if (followed && (x.is_inference() || (weight.defined() && weight.is_inference()) || (in_place && !may_rebase(x))))
+  if (followed && (c10::InferenceMode::is_enabled() || x.is_inference() ||
+                   (weight.defined() && weight.is_inference()) || (in_place && !may_rebase(x))))
     return nullptr;
 
+  std::optional<at::RecordFunction> record;  // for a profiler
+  if (auto callbacks = at::getStepCallbacksUnlessEmpty(at::RecordScope::FUNCTION); callbacks.has_value()) {
+    record.emplace(std::move(*callbacks));
+    record->before(row->name.c_str());
+  }
   Request call = request(Direction::forward, *row, parameters);
   if (accumulator) call.accumulator = links.api->accumulator(accumulator.ptr());
   if (weight.defined()) {
@@ -184,10 +193,11 @@ PyObject* connect(PyObject*, PyObject* arguments) {
       return nullptr;
     row.saves_y = saves_y;
     row.trainable = trainable;
-    row.derivative = std::string("geoact::") + name + "_backward";
+    row.name = std::string("geoact::") + name;
+    row.derivative = row.name + "_backward";
     found.push_back(std::move(row));
   }
-  // For the life of the process, as nodes may live as long.
+  if (!rows.empty()) Py_RETURN_NONE;  // nodes refer to the rows, for the life of the process
   for (PyObject* kept : {given.forward, given.direct, given.differentiable, geometry, gradient, list}) Py_INCREF(kept);
   rows.swap(found);
   links = given;

@@ -5,6 +5,7 @@
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 
+#include <mutex>
 #include <optional>
 
 namespace geoact::torch_fast {
@@ -32,7 +33,7 @@ void Derivative::save_weight(const at::Tensor& weight) {
 }
 
 void Derivative::release_variables() {
-  std::lock_guard lock(mutex_);
+  std::lock_guard lock(mutex_);  // torch's own, for this: backward passes of several threads may meet here
   saved_.reset_data();
   weight_.reset_data();
 }

@@ -4,8 +4,6 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/saved_variable.h>
 
-#include <mutex>
-
 #include "kernel.h"
 
 namespace geoact::torch_fast {
@@ -31,7 +29,6 @@ class Derivative final : public torch::autograd::Node {
   const Parameters parameters_;
   PyObject* accumulator_;  // of gradient statistics, or null; alive as long as this node
   bool weighted_ = false;
-  std::mutex mutex_;  // backward passes of several threads may meet here
   torch::autograd::SavedVariable saved_, weight_;
 };
 

@@ -1,7 +1,7 @@
 """The compiled fast path ``geoact._torch``: used where this installation has one for the very torch that runs.
 
-It does what :func:`geoact.frontends.torch.forward` does for the common call, and hands every other call to it. ``forward``
-and ``backward`` make this module a front end like the others.
+It does what :func:`geoact.frontends.torch.forward` does for the common call, and hands every other call to it.
+``forward`` and ``backward`` make this module a front end like the others.
 """
 
 from __future__ import annotations

@@ -330,6 +330,31 @@ def test_a_compiler_is_shown_the_python_path():
     assert_same(got, expected.grad)
 
 
+def test_modes_see_the_operator():
+    from torch.fx.experimental.proxy_tensor import make_fx
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen = []
+
+    class Log(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    x = normal(4)
+    with Log():
+        geoact.silu(x)
+    assert "geoact.silu.default" in seen
+    assert "geoact.silu" in make_fx(lambda x: geoact.silu(x))(x).code
+    program = torch.export.export(Silu(), (x,))
+    assert "geoact.silu" in program.graph_module.code
+
+
+class Silu(torch.nn.Module):
+    def forward(self, x):
+        return geoact.silu(x)
+
+
 def test_a_profiler_sees_both_passes():
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         geoact.relu(normal(4, follow=True)).sum().backward()

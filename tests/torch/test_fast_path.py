@@ -109,6 +109,14 @@ def test_the_graph_holds_a_compiled_node(name):
     assert not compiled(name, x.detach()).requires_grad
 
 
+def test_from_the_first_call_on(python_program):
+    python_program(
+        "import torch, geoact\n"
+        "y = geoact.relu(torch.ones(3, requires_grad=True))\n"
+        "assert y.grad_fn.name() == 'geoact::relu_backward', y.grad_fn\n"
+    )
+
+
 def test_parameters_are_plain_tensors_too():
     assert is_compiled(geoact.relu(torch.nn.Parameter(normal(3))))
     y = geoact.prelu(normal(2, 3), torch.nn.Parameter(torch.rand(3)))

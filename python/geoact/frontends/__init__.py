@@ -59,4 +59,4 @@ def find(x: object) -> Frontend:
     from geoact.torch import fast
 
     BY_TYPE[torch.Tensor] = BY_TYPE[torch.nn.Parameter] = fast if fast.available else frontend
-    return frontend
+    return BY_TYPE.get(type(x), frontend)

@@ -162,7 +162,8 @@ class Activation:
             other = " (x was given)" if row.saves == "y" and x is not None else ""
             other = " (y was given)" if row.saves == "x" and y is not None else other
             raise TypeError(f"{row.name}.backward needs {row.saves}= of the forward call{other}")
-        return _frontends.find(dy).backward(row, dy, saved, values, out, stats, channel_axis)
+        frontend = _frontends.BY_TYPE.get(type(dy)) or _frontends.find(dy)
+        return frontend.backward(row, dy, saved, values, out, stats, channel_axis)
 
     def _bind(self, values: tuple[object, ...], named: dict[str, object]) -> tuple[Activation, tuple[object, ...], int]:
         """Arguments after x, by position or name, to one value per parameter: the quick way, or the careful one."""

@@ -119,6 +119,10 @@ void fill(Tensor& tensor, py::handle object, const char* name, char* data, const
 
 }  // namespace
 
+void describe(const Described& from, const char* name, Tensor& tensor) {
+  fill(tensor, py::handle(), name, static_cast<char*>(from.data), from.shape, from.stride, from.rank, from.dtype);
+}
+
 bool foreign_view(py::handle object, const char* name, Tensor& tensor) {
   PyTypeObject* type = Py_TYPE(object.ptr());
   if (const Package* package = package_of(type)) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "api.h"
 #include "tensor.h"
 
 namespace geoact::bindings {
@@ -22,6 +23,8 @@ struct Borrowed {
 // Fills `tensor` and returns true where `object` is such an array on the CPU; false where it is something else.
 // Raises where it is one that cannot be computed on, e.g. on another device.
 bool foreign_view(py::handle object, const char* name, Tensor& tensor);
+// A tensor of memory that is described by its address.
+void describe(const Described& from, const char* name, Tensor& tensor);
 // A new array of the package of `like`, laid out like it.
 py::object foreign_empty_like(const Tensor& like);
 

@@ -7,78 +7,11 @@
 #include "../cpu/pool.h"
 #include "accumulator.h"
 #include "foreign.h"
+#include "run.h"
 #include "tensor.h"
 
 namespace geoact::bindings {
 namespace {
-
-// Parameter arrays run along one axis of x.
-void place_parameters(Call& call, const Parameters& parameters, int channel_axis) {
-  for (int k = 0; k < max_parameters; ++k) {
-    call.parameter[k] = parameters.data[k];
-    call.parameter_varies[k] = parameters.size[k] > 1;
-    if (call.parameter_varies[k]) call.parameter_step[channel_axis] = 1;
-  }
-}
-
-// torch's rule: the channel of prelu is axis 1, and data of fewer than two axes has one channel.
-int channel_axis_of(const Tensor& x, int64_t channel_axis) {
-  if (x.rank < 2) return 0;
-  if (channel_axis >= x.rank || channel_axis < -x.rank)
-    throw py::value_error("channel_axis is " + std::to_string(channel_axis) + ", but x has " + std::to_string(x.rank) +
-                          " axes");
-  return int(channel_axis < 0 ? channel_axis + x.rank : channel_axis);
-}
-
-Call begin(Direction direction, int activation, std::initializer_list<const Tensor*> inputs, const Output& out) {
-  const Tensor& x = **inputs.begin();
-  Call call;
-  call.direction = direction;
-  call.activation = activation;
-  call.level = 0;
-  call.dtype = x.dtype;
-  call.rank = x.rank;
-  std::copy_n(x.shape, x.rank, call.shape);
-  std::fill_n(call.group_stride, x.rank, 0);
-  std::fill_n(call.parameter_step, x.rank, 0);
-  call.inputs = int(inputs.size());
-  for (int k = 0; k < call.inputs; ++k) call.in[k] = inputs.begin()[k]->array;
-  call.out = out.tensor.array;
-  call.in_place = out.in_place;
-  return call;
-}
-
-constexpr int64_t worth_releasing = 8192;  // elements; below, handing the lock over costs more than it frees
-
-// Runs without the interpreter lock; the accumulator changes only afterwards, so a failure leaves it as it was.
-void finish(Call& call, const Tensor& x, Accumulator* stats, double* parameter_gradient) {
-  Grouping grouping;
-  std::vector<double> cells;
-  if (stats) {
-    grouping = stats->grouping(x, "stats");
-    call.level = stats->level();
-    call.saturation = stats->saturation();
-    call.groups = grouping.groups;
-    std::copy_n(grouping.stride, x.rank, call.group_stride);
-    cells.resize(size_t(stats->cells_per_group() * grouping.groups));
-  }
-  double* into = stats ? cells.data() : nullptr;
-  if (x.size < worth_releasing) {
-    execute(call, into, parameter_gradient);
-  } else {
-    py::gil_scoped_release release;
-    execute(call, into, parameter_gradient);
-  }
-  if (stats) stats->absorb(grouping, x.dtype, cells);
-}
-
-void require(const Accumulator* stats, Direction direction, const Tensor& x) {
-  if (!stats) return;
-  if (stats->direction() != direction)
-    throw py::type_error(direction == Direction::forward ? "stats must be a GeometryStats, got a GradientStats"
-                                                         : "stats must be a GradientStats, got a GeometryStats");
-  stats->grouping(x, "stats");
-}
 
 py::object forward(int activation, py::handle x_object, py::tuple values, py::tuple names, py::handle out_object,
                    Accumulator* stats, int64_t channel_axis) {
@@ -87,11 +20,12 @@ py::object forward(int activation, py::handle x_object, py::tuple values, py::tu
   int axis = 0;
   if (values.size()) {
     axis = channel_axis_of(x, channel_axis);
-    held = parameters(values, names, x, x.rank < 2 ? 1 : x.shape[axis]);
+    read_parameters(held, values, names, x, channels_of(x, axis));
   }
   require(stats, Direction::forward, x);
   Output out = output(out_object, "out", x, {&x}, {"x"});
-  Call call = begin(Direction::forward, activation, {&x}, out);
+  const Tensor* inputs[] = {&x};
+  Call call = begin(Direction::forward, activation, inputs, 1, out.tensor.array, out.in_place);
   if (values.size()) place_parameters(call, held, axis);
   finish(call, x, stats, nullptr);
   return std::move(out.object);
@@ -103,10 +37,12 @@ py::object backward(int activation, py::handle dy_object, py::handle saved_objec
   const Tensor dy = view(dy_object, "dy"), saved = view(saved_object, saved_name.c_str());
   require_same(saved, saved_name.c_str(), dy, "dy");
   const int axis = channel_axis_of(dy, channel_axis);
-  const Parameters held = parameters(values, names, dy, dy.rank < 2 ? 1 : dy.shape[axis]);
+  Parameters held;
+  read_parameters(held, values, names, dy, channels_of(dy, axis));
   require(stats, Direction::backward, dy);
   Output out = output(out_object, "out", dy, {&dy, &saved}, {"dy", saved_name.c_str()});
-  Call call = begin(Direction::backward, activation, {&dy, &saved}, out);
+  const Tensor* inputs[] = {&dy, &saved};
+  Call call = begin(Direction::backward, activation, inputs, 2, out.tensor.array, out.in_place);
   place_parameters(call, held, axis);
   if (!activation_rows()[size_t(activation)].trainable) {
     finish(call, dy, stats, nullptr);
@@ -146,6 +82,7 @@ PYBIND11_MODULE(_core, m) {
   import_numpy();
   register_accumulator(m);
   register_foreign(m);
+  register_api(m);
 
   m.def("forward", &forward, py::arg("activation"), py::arg("x"), py::arg("values"), py::arg("names"), py::arg("out"),
         py::arg("stats").none(true), py::arg("channel_axis"));

@@ -208,28 +208,42 @@ double widen(DType dtype, const char* item) {
 
 }  // namespace
 
-Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_t channels) {
-  Parameters result;
-  const bool wide = x.dtype == DType::float64;
-  constexpr int padding = 16;
-  for (size_t k = 0; k < values.size(); ++k) {
-    const std::string name = names[k].cast<std::string>();
-    const py::object value = values[k];
-    std::vector<double>& storage = result.storage[k];
-    const auto put = [&](const double* from, int64_t n) {
-      storage.assign(size_t(n + padding), 0.0);
-      for (int64_t i = 0; i < n + padding; ++i) {
-        // A NaN of odd payload could lose itself when it is rounded to bfloat16: use the default one.
-        double v = n == 0 ? 0 : from[i < n ? i : n - 1];
-        if (v != v) v = std::numeric_limits<double>::quiet_NaN();
-        if (wide)
-          storage[size_t(i)] = v;
-        else
-          reinterpret_cast<float*>(storage.data())[i] = float(v);
-      }
-      result.size[k] = n;
-      result.data[k] = storage.data();
-    };
+void Parameters::put(int k, DType dtype_of_x, const double* from, int64_t n) {
+  double* into = single_[k];
+  if (n > 1) {
+    storage_[k].resize(size_t(n + padding));
+    into = storage_[k].data();
+  }
+  for (int64_t i = 0; i < n + padding; ++i) {
+    // A NaN of odd payload could lose itself when it is rounded to bfloat16: use the default one.
+    double v = n == 0 ? 0 : from[i < n ? i : n - 1];
+    if (v != v) v = std::numeric_limits<double>::quiet_NaN();
+    if (dtype_of_x == DType::float64)
+      into[i] = v;
+    else
+      reinterpret_cast<float*>(into)[i] = float(v);
+  }
+  size[k] = n;
+  data[k] = into;
+}
+
+void Parameters::put_array(int k, const std::string& name, const Tensor& value, const Tensor& x, int64_t channels) {
+  if (value.dtype != x.dtype)
+    throw py::type_error(name + " is " + dtype_name(value.dtype) + ", but x is " + dtype_name(x.dtype) +
+                         "; they must be equal");
+  if (value.rank > 1 || (value.size != 1 && value.size != channels))
+    throw py::value_error(name + " has shape " + shape_text(value.shape, value.rank) +
+                          "; accepted: one value, or one per channel, here (" + std::to_string(channels) + ",)");
+  std::vector<double> doubles(size_t(std::max<int64_t>(value.size, 1)));
+  for (int64_t i = 0; i < value.size; ++i)
+    doubles[size_t(i)] = widen(value.dtype, value.array.data + i * (value.rank ? value.array.stride[0] : 0));
+  put(k, x.dtype, doubles.data(), value.size);
+}
+
+void read_parameters(Parameters& result, py::tuple values, py::tuple names, const Tensor& x, int64_t channels) {
+  for (int k = 0; k < int(values.size()); ++k) {
+    const std::string name = names[size_t(k)].cast<std::string>();
+    const py::object value = values[size_t(k)];
     if (PyFloat_Check(value.ptr()) || PyLong_Check(value.ptr())) {
       if (PyBool_Check(value.ptr())) throw py::type_error(name + " must be a number, got bool");
       const double number = PyFloat_AsDouble(value.ptr());
@@ -237,12 +251,12 @@ Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_
         PyErr_Clear();
         throw py::value_error(name + " is a whole number that no float can hold");
       }
-      put(&number, 1);
+      result.put(k, x.dtype, &number, 1);
       continue;
     }
     if (!PyArray_Check(value.ptr()) && PyArray_IsScalar(value.ptr(), Floating)) {
       const double number = PyFloat_AsDouble(value.ptr());
-      put(&number, 1);
+      result.put(k, x.dtype, &number, 1);
       continue;
     }
     Tensor tensor;
@@ -250,18 +264,8 @@ Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_
       tensor = view(value, name.c_str());
     else if (!foreign_view(value, name.c_str(), tensor))
       throw py::type_error(name + " must be a number or an array of the dtype of x, got " + type_name(value));
-    if (tensor.dtype != x.dtype)
-      throw py::type_error(name + " is " + dtype_name(tensor.dtype) + ", but x is " + dtype_name(x.dtype) +
-                           "; they must be equal");
-    if (tensor.rank > 1 || (tensor.size != 1 && tensor.size != channels))
-      throw py::value_error(name + " has shape " + shape_text(tensor.shape, tensor.rank) +
-                            "; accepted: one value, or one per channel, here (" + std::to_string(channels) + ",)");
-    std::vector<double> doubles(size_t(std::max<int64_t>(tensor.size, 1)));
-    for (int64_t i = 0; i < tensor.size; ++i)
-      doubles[size_t(i)] = widen(tensor.dtype, tensor.array.data + i * (tensor.rank ? tensor.array.stride[0] : 0));
-    put(doubles.data(), tensor.size);
+    result.put_array(k, name, tensor, x, channels);
   }
-  return result;
 }
 
 py::object new_float64(const std::vector<int64_t>& shape) {

@@ -44,12 +44,24 @@ Output output(py::handle out, const char* name, const Tensor& like, std::initial
               std::initializer_list<const char*> input_names);
 
 // Parameters in the compute type, padded so that a kernel may load a whole vector at the last one.
-struct Parameters {
-  std::vector<double> storage[max_parameters];  // float32 or float64 values, as bytes
+class Parameters {
+ public:
+  Parameters() = default;
+  Parameters(const Parameters&) = delete;  // `data` points into it
+  Parameters& operator=(const Parameters&) = delete;
+
+  void put(int k, DType dtype_of_x, const double* from, int64_t n);
+  void put_array(int k, const std::string& name, const Tensor& value, const Tensor& x, int64_t channels);
+
   const void* data[max_parameters] = {};
   int64_t size[max_parameters] = {};  // 1, or one per channel
+
+ private:
+  static constexpr int padding = 16;
+  double single_[max_parameters][1 + padding];   // a number needs no allocation
+  std::vector<double> storage_[max_parameters];  // float32 or float64 values, as bytes
 };
-Parameters parameters(py::tuple values, py::tuple names, const Tensor& x, int64_t channels);
+void read_parameters(Parameters& result, py::tuple values, py::tuple names, const Tensor& x, int64_t channels);
 
 py::object new_float64(const std::vector<int64_t>& shape);
 double* float64_data(const py::object& array);

@@ -3,6 +3,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_api: object  # what geoact._torch runs the kernels through
+
 class Accumulator:
     """Running records of all groups; the state of geoact.GeometryStats."""
 

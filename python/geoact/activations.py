@@ -75,6 +75,8 @@ class Activation:
         object.__setattr__(self, "_index", _INDEX[self.name])
         object.__setattr__(self, "_names", names)
         object.__setattr__(self, "_defaults", None if None in defaults else defaults)
+        object.__setattr__(self, "_filling", defaults)
+        object.__setattr__(self, "_places", {name: place for place, name in enumerate(names)})
         object.__setattr__(self, "saves", _core.activations()[self._index][2])
         object.__setattr__(self, "__name__", self.name)
         object.__setattr__(self, "__doc__", self._docstring())
@@ -83,6 +85,8 @@ class Activation:
     _index: int = _field(init=False, repr=False)
     _names: tuple[str, ...] = _field(init=False, repr=False)
     _defaults: tuple[float, ...] | None = _field(init=False, repr=False)
+    _filling: tuple[float | None, ...] = _field(init=False, repr=False)
+    _places: dict[str, int] = _field(init=False, repr=False)
     saves: str = _field(init=False, repr=False)
 
     def __reduce__(self) -> tuple[_Callable[[str], Activation], tuple[str]]:
@@ -158,10 +162,36 @@ class Activation:
             other = " (x was given)" if row.saves == "y" and x is not None else ""
             other = " (y was given)" if row.saves == "x" and y is not None else other
             raise TypeError(f"{row.name}.backward needs {row.saves}= of the forward call{other}")
-        return _frontends.find(dy).backward(row, dy, saved, values, out, stats, channel_axis)
+        frontend = _frontends.BY_TYPE.get(type(dy)) or _frontends.find(dy)
+        return frontend.backward(row, dy, saved, values, out, stats, channel_axis)
 
     def _bind(self, values: tuple[object, ...], named: dict[str, object]) -> tuple[Activation, tuple[object, ...], int]:
-        """Arguments after x, by position or name, to one value per parameter."""
+        """Arguments after x, by position or name, to one value per parameter: the quick way, or the careful one."""
+        if self.variants:
+            if values or len(named) > 1:
+                return self._bind_carefully(values, named)
+            try:
+                return _ROWS[self.variants[named["approximate"]]], (), 1  # type: ignore[index]
+            except (KeyError, TypeError):
+                return self._bind_carefully(values, named)
+        given = len(values)
+        bound = [*values, *self._filling[given:]]
+        for name, value in named.items():
+            place = self._places.get(name, -1)
+            if place < given:
+                return self._bind_carefully(values, named)
+            bound[place] = value
+        if len(bound) != len(self._filling):
+            return self._bind_carefully(values, named)
+        for value in bound:
+            if value is None if self.trainable else type(value) is not float:
+                return self._bind_carefully(values, named)
+        return self, tuple(bound), 1
+
+    def _bind_carefully(
+        self, values: tuple[object, ...], named: dict[str, object]
+    ) -> tuple[Activation, tuple[object, ...], int]:
+        """The same for any arguments; raises where they are wrong."""
         row = self
         if self.variants:
             if len(values) > 1 or (values and "approximate" in named) or set(named) - {"approximate"}:

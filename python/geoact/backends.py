@@ -6,6 +6,8 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import sys
+from pathlib import Path
 
 from geoact import _core
 
@@ -41,6 +43,31 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def torch_fast_path(version: str | None) -> tuple[str | None, str]:
+    """The torch that ``geoact._torch`` was compiled for, and what that means for the torch of this ``version``."""
+    try:
+        built_for = Path(_core.__file__).with_name("_torch_built_for.txt").read_text(encoding="utf-8").strip()
+    except OSError:
+        return None, "not built (pip install --no-build-isolation builds it where torch is installed)"
+    # Without torch loaded only the public version is known, as packages state it.
+    same = version is None or version in (built_for, built_for.partition("+")[0])
+    if same:
+        return built_for, f"compiled for torch {built_for}"
+    return built_for, f"not used (compiled for torch {built_for}, this is {version})"
+
+
+def _torch_state() -> str:
+    loaded = sys.modules.get("geoact.torch.fast")
+    if loaded is not None:
+        return str(loaded.state)
+    torch = sys.modules.get("torch")
+    try:
+        version = torch.__version__ if torch else importlib.metadata.version("torch")
+    except (AttributeError, importlib.metadata.PackageNotFoundError):
+        version = None
+    return torch_fast_path(version)[1]
+
+
 def info() -> Info:
     """Describe this installation: version, processor, instruction sets, threads, packages.
 
@@ -64,6 +91,7 @@ def info() -> Info:
         numpy=_package("numpy", "required"),
         ml_dtypes=_package("ml_dtypes", "bfloat16 arrays for NumPy"),
         torch=_package("torch", "for geoact.torch"),
+        torch_fast_path=_torch_state(),
         cupy=_package("cupy", "arrays on a GPU are not accepted by this version"),
         triton=_package("triton", "not used by this version"),
     )

@@ -56,6 +56,7 @@ def find(x: object) -> Frontend:
     if torch is None or not (isinstance(x, torch.Tensor) or hasattr(type(x), "__torch_function__")):
         return _numpy
     from geoact.frontends import torch as frontend
+    from geoact.torch import fast
 
-    BY_TYPE[torch.Tensor] = BY_TYPE[torch.nn.Parameter] = frontend
-    return frontend
+    BY_TYPE[torch.Tensor] = BY_TYPE[torch.nn.Parameter] = fast if fast.available else frontend
+    return BY_TYPE.get(type(x), frontend)

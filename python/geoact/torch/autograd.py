@@ -199,12 +199,7 @@ class Forward(torch.autograd.Function):
         if dy is None:
             return (None,) * len(ctx.needs_input_grad)
         saved, weight = _restore(ctx)
-        if _transformed() or type(dy) is not torch.Tensor or is_legacy_batchedtensor(dy):
-            dx, gradient = ctx.call.dispatched(dy, saved, weight)
-        elif torch.is_grad_enabled():
-            dx, gradient = backward(dy, saved, weight, ctx.call)
-        else:
-            dx, gradient = ctx.call.backward(dy, saved, weight)
+        dx, gradient = derivative(dy, saved, weight, ctx.call)
         return dx, gradient if weight is not None else None, *(None,) * (len(ctx.needs_input_grad) - 2)
 
     @staticmethod
@@ -278,6 +273,15 @@ def backward(dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None,
     """(dx, dweight), followed by autograd."""
     dx, gradient = _apply(_backward, dy, saved, weight, call)
     return dx, gradient
+
+
+def derivative(dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None, call: Call) -> tuple[Any, Any]:
+    """(dx, dweight) in a backward pass, whoever runs it: a transform, autograd that will differentiate it, or neither."""
+    if _transformed() or type(dy) is not torch.Tensor or is_legacy_batchedtensor(dy):
+        return call.dispatched(dy, saved, weight)
+    if torch.is_grad_enabled():
+        return backward(dy, saved, weight, call)
+    return call.backward(dy, saved, weight)
 
 
 class Touch(torch.autograd.Function):

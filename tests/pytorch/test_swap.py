@@ -132,7 +132,7 @@ def test_code_without_source_is_passed_over():
     assert geoact.torch.swap.functional_calls(scope["Built"]()) == []
 
 
-@pytest.mark.parametrize("model", [torch.relu, "model", None], ids=repr)
+@pytest.mark.parametrize("model", [torch.relu, "model", None], ids=["function", "str", "None"])
 def test_wrong_models(model):
     with pytest.raises(TypeError, match="model must be a torch.nn.Module"):
         geoact.torch.convert(model)

@@ -276,7 +276,7 @@ def backward(dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None,
 
 
 def derivative(dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None, call: Call) -> tuple[Any, Any]:
-    """(dx, dweight) in a backward pass, whoever runs it: a transform, autograd that will differentiate it, or neither."""
+    """(dx, dweight) in a backward pass, whoever runs it: a transform, autograd that differentiates it, or neither."""
     if _transformed() or type(dy) is not torch.Tensor or is_legacy_batchedtensor(dy):
         return call.dispatched(dy, saved, weight)
     if torch.is_grad_enabled():

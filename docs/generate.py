@@ -203,7 +203,20 @@ def torch_calls() -> str:
     stored = _stored(RESULTS / "torch_calls.json")
     if stored is None:
         return "Not measured yet: run `python benchmarks/torch_calls.py`.\n"
-    return str(stored["table"]) + f"\nMeasured on {_machine(stored['environment'])}\n"
+    modes = list(stored["calls"])
+    names = list(dict.fromkeys(name for mode in modes for name in stored["calls"][mode]))
+    rows = []
+    for name in names:
+        cells = [stored["calls"][mode].get(name) for mode in modes]
+        spreads = [cell and cell["geoact / torch"] for cell in cells]
+        rows.append([code(name), *(f"{s[1]:.2f} ({s[0]:.2f} .. {s[2]:.2f})" if s else "" for s in spreads)])
+    return (
+        table([f"{stored['elements']} float32 elements", *modes], rows)
+        + "\nTime of a call of geoact over that of torch's own function, which measures nothing, in the same round: "
+        + f"median (quartiles); one thread, torch {stored['environment']['versions']['torch']}, compiled path. Without it (a "
+        + "wheel built where torch was not) a call takes two to four times as long. "
+        + f"Measured on {_machine(stored['environment'])}\n"
+    )
 
 
 BLOCKS: dict[str, Callable[[], str]] = {

@@ -162,7 +162,7 @@ def _primal(tensor: torch.Tensor) -> torch.Tensor:
     """Without the tangent of this level."""
     if not _transformed():
         return tensor
-    primal: torch.Tensor = forward_ad.unpack_dual(tensor).primal  # type: ignore[no-untyped-call]
+    primal: torch.Tensor = forward_ad.unpack_dual(tensor).primal
     return primal
 
 

@@ -69,7 +69,8 @@ _HEADER = np.dtype(
         ("dtype", np.int64),
         ("groups", np.int64),
         ("n", np.float64),
-        ("calls", np.int64),  # this and the next: of a layer
+        ("calls", np.int64),
+        ("layer_calls", np.int64),  # this and the next: of a layer
         ("index", np.int64),
     ]
 )
@@ -170,9 +171,9 @@ def all_reduce_reading(reading: Reading, group: dist.ProcessGroup | None = None)
         first, head = next(reduced)
         forward = cast(GeometryStats, first)
         backward = None if layer.backward is None else cast(GradientStats, next(reduced)[0])
-        ran = head["index"][head["calls"] > 0]  # a rank that never ran it says nothing of its place
+        ran = head["index"][head["layer_calls"] > 0]  # a rank that never ran it says nothing of its place
         place = float(ran.min()) if ran.size else math.inf
-        calls = int(head["calls"].sum())
+        calls = int(head["layer_calls"].sum())
         merged.append((place, dataclasses.replace(layer, calls=calls, forward=forward, backward=backward)))
     merged.sort(key=lambda pair: pair[0])  # stable: layers of one place stay in order of their names
     numbered = tuple(dataclasses.replace(layer, index=index) for index, (_, layer) in enumerate(merged))
@@ -279,7 +280,8 @@ def _header(stats: _Stats, calls: int = 0, index: int = 0) -> tuple[float, ...]:
         stats.saturation,
         _DTYPES.index(stats.dtype),
         stats.groups if stats.dtype else 0,
-        float(np.sum(stats.cells()["n"])),
+        float(np.sum(stats._record()["n"])),
+        stats.calls,
         calls,
         index,
     )
@@ -346,6 +348,7 @@ class _Table:
     def __init__(self, stats: _Stats, headers: npt.NDArray[Any], rank: int) -> None:
         self.stats = stats
         self.dtype = _DTYPES[headers["dtype"].max()]
+        self.calls = int(headers["calls"].sum())
         self.rows = int(headers["groups"].sum())
         self.first = int(headers["groups"][:rank].sum())
 
@@ -363,7 +366,7 @@ class _Table:
 
     def take_sums(self, received: _Cursor) -> None:
         fields = len(self.stats._accumulator.cells())
-        self.stats._accumulator.set_cells(received.take(fields, self.rows), self.dtype)
+        self.stats._accumulator.set_cells(received.take(fields, self.rows), self.dtype, self.calls)
 
 
 class _Moments:
@@ -372,6 +375,7 @@ class _Moments:
     def __init__(self, stats: _Stats, headers: npt.NDArray[Any], rank: int) -> None:
         self.stats = stats
         self.dtype = _DTYPES[headers["dtype"].max()]
+        self.calls = int(headers["calls"].sum())
         self.groups = int(headers["groups"].max())
         self.leads = rank == int(np.argmax(headers["n"]))
         # A power of two, so it costs no digit: n times a mean would overflow where a mean of means does not.
@@ -445,4 +449,4 @@ class _Moments:
             moved = np.where(np.isinf(value), value, value - offset[i] * (offset[j] * n))
             # A square that underflows rounds by more than its size, which may leave less than nothing.
             cells[k] = np.maximum(moved, 0.0) if i == j else moved
-        self.stats._accumulator.set_cells(cells, self.dtype)
+        self.stats._accumulator.set_cells(cells, self.dtype, self.calls)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -53,7 +54,8 @@ class Activation(nn.Module):
     stats: GeometryStats | None = None
     gradient_stats: GradientStats | None = None
     _probe: Probe | None = None
-    _row: str  # of the registry
+    _row: str  # of the registry, and the function
+    _arguments: tuple[str, ...] = ()  # attributes that the function takes after its input
 
     def __init__(
         self,
@@ -81,7 +83,9 @@ class Activation(nn.Module):
 
     def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
         """The function of :mod:`geoact.torch.functional`, with this module's parameters."""
-        raise NotImplementedError
+        function: Callable[..., Tensor] = getattr(F, self._row)
+        given = [getattr(self, name) for name in self._arguments]
+        return function(input, *given, stats=stats, gradient_stats=gradient_stats)
 
     def forward(self, input: Tensor) -> Tensor:
         """Y = f(input), of the same shape, dtype and memory format."""
@@ -131,107 +135,81 @@ class Sigmoid(Activation, nn.Sigmoid):
 
     _row = "sigmoid"
 
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.sigmoid(input, stats=stats, gradient_stats=gradient_stats)
-
 
 class Tanh(Activation, nn.Tanh):
     """torch.nn.Tanh."""
 
     _row = "tanh"
 
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.tanh(input, stats=stats, gradient_stats=gradient_stats)
-
 
 class ReLU(Activation, nn.ReLU):
     """torch.nn.ReLU."""
 
     _row = "relu"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.relu(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("inplace",)
 
 
 class LeakyReLU(Activation, nn.LeakyReLU):
     """torch.nn.LeakyReLU."""
 
     _row = "leaky_relu"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.leaky_relu(input, self.negative_slope, self.inplace, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("negative_slope", "inplace")
 
 
 class ELU(Activation, nn.ELU):
     """torch.nn.ELU."""
 
     _row = "elu"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.elu(input, self.alpha, self.inplace, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("alpha", "inplace")
 
 
 class SiLU(Activation, nn.SiLU):
     """torch.nn.SiLU."""
 
     _row = "silu"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.silu(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("inplace",)
 
 
 class GELU(Activation, nn.GELU):
     """torch.nn.GELU."""
 
     _row = "gelu"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.gelu(input, self.approximate, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("approximate",)
 
 
 class Softplus(Activation, nn.Softplus):
     """torch.nn.Softplus."""
 
     _row = "softplus"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.softplus(input, self.beta, self.threshold, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("beta", "threshold")
 
 
 class Hardsigmoid(Activation, nn.Hardsigmoid):
     """torch.nn.Hardsigmoid."""
 
     _row = "hardsigmoid"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.hardsigmoid(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("inplace",)
 
 
 class Hardswish(Activation, nn.Hardswish):
     """torch.nn.Hardswish."""
 
     _row = "hardswish"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.hardswish(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("inplace",)
 
 
 class Mish(Activation, nn.Mish):
     """torch.nn.Mish."""
 
     _row = "mish"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.mish(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("inplace",)
 
 
 class PReLU(Activation, nn.PReLU):
     """torch.nn.PReLU."""
 
     _row = "prelu"
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.prelu(input, self.weight, stats=stats, gradient_stats=gradient_stats)
+    _arguments = ("weight",)
 
 
 class CenteredSigmoid(Activation):
@@ -241,9 +219,6 @@ class CenteredSigmoid(Activation):
 
     def _by_torch(self, input: Tensor) -> Tensor:
         return torch.tanh(input / 2) / 2
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.centered_sigmoid(input, stats=stats, gradient_stats=gradient_stats)
 
 
 class ReLUSquared(Activation):
@@ -256,6 +231,7 @@ class ReLUSquared(Activation):
     """
 
     _row = "relu_squared"
+    _arguments = ("inplace",)
 
     inplace = False
 
@@ -271,9 +247,6 @@ class ReLUSquared(Activation):
 
     def _by_torch(self, input: Tensor) -> Tensor:
         return torch.square(torch.relu(input))
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.relu_squared(input, self.inplace, stats=stats, gradient_stats=gradient_stats)
 
 
 def _along_channels(parameter: Tensor, x: Tensor) -> Tensor:
@@ -300,6 +273,7 @@ class Swish(Activation):
     """
 
     _row = "swish"
+    _arguments = ("beta",)
 
     def __init__(
         self,
@@ -331,9 +305,6 @@ class Swish(Activation):
     def _by_torch(self, input: Tensor) -> Tensor:
         return input * torch.sigmoid(_along_channels(self.beta, input) * input)
 
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.swish(input, self.beta, stats=stats, gradient_stats=gradient_stats)
-
 
 class ScaledSiLU(Activation):
     """x sigmoid(beta x) with a fixed beta: the "quick GELU" of CLIP has 1.702.
@@ -345,6 +316,7 @@ class ScaledSiLU(Activation):
     """
 
     _row = "swish"
+    _arguments = ("beta",)
 
     def __init__(
         self, beta: float = 1.702, *, stats: GeometryStats | None = None, gradient_stats: GradientStats | None = None
@@ -354,9 +326,6 @@ class ScaledSiLU(Activation):
 
     def _by_torch(self, input: Tensor) -> Tensor:
         return input * torch.sigmoid(self.beta * input)
-
-    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
-        return F.swish(input, self.beta, stats=stats, gradient_stats=gradient_stats)
 
     def extra_repr(self) -> str:
         """beta, and what is measured."""

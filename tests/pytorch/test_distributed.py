@@ -251,6 +251,11 @@ def test_every_rank_gets_the_same_bits_and_keeps_its_own(ranks, scenario):
         assert all(a is not b for a, b in zip(got["local"], got["reduced"], strict=True))
 
 
+def test_calls_are_those_of_all_ranks(ranks):
+    for i, reduced in enumerate(ranks[0]["unequal shards"]["reduced"]):
+        assert reduced.calls == sum(rank["unequal shards"]["local"][i].calls for rank in ranks) > 1
+
+
 def test_many_statistics_take_as_many_collectives_as_one(ranks):
     all_kinds = ["all_gather", "all_gather", "all_reduce", "all_reduce"]
     for rank in ranks:

@@ -8,7 +8,7 @@ change.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from geoact.torch.calls import Calls
 from geoact.torch.modules import Activation
 from geoact.torch.probe import Family, Probe
 from geoact.torch.reading import Layer, Reading
+from geoact.torch.watched import Watched, layers_of
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -47,63 +48,6 @@ def _pattern(name: str, value: object) -> re.Pattern[str] | None:
         return re.compile(value)
     except re.error as error:
         raise ValueError(f"{name} is {value!r}, which is no regular expression: {error}") from error
-
-
-class _Watched:
-    """One module of the model and its probe."""
-
-    def __init__(self, name: str, module: nn.Module, twin: known.Twin, probe: Probe) -> None:
-        self.name = name
-        self.module = module
-        self.row = twin.module._row
-        if self.row == "gelu" and {**vars(module), **twin.attributes}.get("approximate") == "tanh":
-            self.row = "gelu_tanh"
-        self._twin = twin
-        self.probe = probe
-        self._undo: Callable[[], None] | None = None
-
-    def arm(self) -> None:
-        """Measure from now on."""
-        if self._undo is None:
-            had = set(vars(self.module))
-            change_back = None
-            if not isinstance(self.module, Activation):
-                self.probe.original = type(self.module)
-                change_back = swap.change_class(self.module, self._twin)
-            self.module._probe = self.probe  # type: ignore[assignment]
-            self.probe.added = frozenset(vars(self.module)) - had
-
-            def undo() -> None:
-                del self.module._probe
-                if change_back is not None:
-                    change_back()
-
-            self._undo = undo
-
-    def disarm(self) -> None:
-        """Put the module back as it was."""
-        if self._undo is not None:
-            self._undo()
-            self._undo = None
-
-
-def _layers(name: str, row: str, probe: Probe) -> list[tuple[int, Layer]]:
-    """A snapshot: one layer for each kind of data met, each with its place in the order of first calls."""
-    forward = probe.forward.members
-    backward = {} if probe.backward is None else probe.backward.members
-    # A gradient whose forward pass was not measured belongs to no layer.
-    keys = [key for key, stats in forward.items() if stats.dtype]
-    dtypes, channels = {dtype for dtype, _ in keys}, {count for _, count in keys}
-    found = []
-    for key in keys:
-        stats = forward[key]
-        parts = [*([key[0]] if len(dtypes) > 1 else []), *([str(key[1])] if len(channels) > 1 else [])]
-        gradient = None
-        if probe.backward is not None:
-            gradient = backward[key].copy() if key in backward else GradientStats(stats.per, stats.channel_axis)
-        shown = f"{name}[{','.join(parts)}]" if parts else name
-        found.append((stats._accumulator.order, Layer(shown, row, 0, stats.calls, stats.copy(), gradient)))
-    return found
 
 
 _WHEN = {"always": None, "training": True, "evaluation": False}
@@ -191,7 +135,7 @@ class Monitor:
         backward = None if self._make_backward is None else Family(self._make_backward, self._per, self._axis)
         return Probe(forward, backward, self._training)
 
-    def _choose(self, model: nn.Module) -> list[_Watched]:
+    def _choose(self, model: nn.Module) -> list[Watched]:
         watched, names, skipped = [], [], []
         for full_name, module in model.named_modules():
             name = swap.show(full_name) if full_name else type(module).__name__
@@ -206,7 +150,7 @@ class Monitor:
             if getattr(module, "stats", None) is not None or getattr(module, "gradient_stats", None) is not None:
                 skipped.append(swap.Left(name, type(module).__name__, "it has statistics of its own"))
                 continue
-            watched.append(_Watched(name, module, twin, self._probe()))
+            watched.append(Watched(name, module, twin, self._probe()))
         if self._calls is None:
             called = [replace(left, why="use functional=True") for left in swap.functional_calls(model)]
             self.skipped = tuple(skipped + called)
@@ -231,7 +175,7 @@ class Monitor:
             else:
                 part.disarm()
 
-    def _parts(self) -> list[_Watched | Calls]:
+    def _parts(self) -> list[Watched | Calls]:
         return [*self._watched, *([] if self._calls is None else [self._calls])]
 
     def _probes(self) -> list[tuple[str, str, Probe]]:
@@ -292,7 +236,7 @@ class Monitor:
     # --- reading ---
 
     def _snapshot(self) -> Reading:
-        found = sorted((pair for probe in self._probes() for pair in _layers(*probe)), key=lambda pair: pair[0])
+        found = sorted((pair for probe in self._probes() for pair in layers_of(*probe)), key=lambda pair: pair[0])
         layers = tuple(replace(layer, index=index) for index, (_, layer) in enumerate(found))
         return self._judged(Reading(self._step, layers))
 

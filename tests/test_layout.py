@@ -299,3 +299,29 @@ def test_outputs_larger_than_the_cache(isa, offset):
         geoact.leaky_relu(matrix, out=place, stats=per_channel)
         assert np.array_equal(place, np.where(matrix > 0, matrix, matrix * np.float32(0.01)))
         np.testing.assert_array_equal(per_channel.positive_fraction * 1000, (matrix > 0).sum(axis=0))
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 2, 3), (40, 3, 1, 2), (3, 40, 4, 4), (2, 3, 16, 33), (2, 3, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize("in_place", [False, True])
+def test_channels_of_small_maps_are_those_of_the_same_data_in_another_order(shape, in_place, isa, dtype):
+    """Many short runs per channel are walked together (join_short_runs); the numbers are those of long runs."""
+    x = inputs.normal(int(np.prod(shape)), dtype, mean=0.5).reshape(shape)
+    dy = inputs.normal(x.size, dtype, seed=3).reshape(shape)
+    channels = np.ascontiguousarray(np.moveaxis(x, 1, 0).reshape(shape[1], -1))
+    dy_channels = np.ascontiguousarray(np.moveaxis(dy, 1, 0).reshape(shape[1], -1))
+    stats, whole = geoact.GeometryStats("channel", 1), geoact.GeometryStats("channel", 0)
+    gradient, whole_gradient = geoact.GradientStats("channel", 1), geoact.GradientStats("channel", 0)
+    expected = geoact.silu(channels, stats=whole)
+    given = x.copy()
+    y = geoact.silu(given, out=given if in_place else None, stats=stats)
+    assert_same_bits(np.moveaxis(y, 1, 0).reshape(shape[1], -1), expected)
+    dx = geoact.silu.backward(dy, x=x, stats=gradient)
+    expected = geoact.silu.backward(dy_channels, x=channels, stats=whole_gradient)
+    assert_same_bits(np.moveaxis(dx, 1, 0).reshape(shape[1], -1), expected)
+    for ours, theirs in ((stats, whole), (gradient, whole_gradient)):
+        kinds = dict(_core.fields(ours._direction))
+        for name, value in ours.cells().items():
+            if kinds[name] in ("minimum", "maximum") or name in ("n", "negative", "positive", "zero"):
+                np.testing.assert_array_equal(value, theirs.cells()[name], err_msg=name)
+            else:
+                np.testing.assert_allclose(value, theirs.cells()[name], rtol=1e-6, atol=1e-6, err_msg=name)

@@ -143,7 +143,8 @@ int64_t last_level_cache_bytes() {
 
 namespace {
 
-constexpr int64_t elements_per_part = 65536, elements_per_partial_record = 1024, most_parts = 4096, flat_unit = 4096;
+constexpr int64_t elements_per_part = 65536, elements_per_partial_record = 1024, most_parts = 4096, flat_unit = 4096,
+                  short_run = 512;
 
 // Largest strides outermost, neighbours that step alike merged, axes of one element dropped.
 void arrange(const Call& call, Task& task) {
@@ -172,6 +173,17 @@ void arrange(const Call& call, Task& task) {
     }
   }
   if (task.rank) task.rank = last + 1;
+}
+
+// Images of small maps (N, C, H, W): a channel comes in many short runs, and a run costs a record. Walking all runs of
+// a channel together, gathered into whole tiles, costs one record per tile.
+void join_short_runs(Task& task) {
+  const auto tagged = [](const Axis& axis) { return axis.group != 0 || axis.parameter != 0; };
+  int64_t run = 1;
+  int inner = task.rank;
+  while (inner > 0 && !tagged(task.axis[inner - 1])) run *= task.axis[--inner].size;
+  if (inner == task.rank || run >= short_run) return;
+  std::stable_partition(task.axis, task.axis + inner, tagged);
 }
 
 struct Split {
@@ -258,6 +270,7 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   task.groups = call.groups;
   task.parameter_gradient = parameter_gradient;
   arrange(call, task);
+  if ((cells && call.groups > 1) || parameter_gradient) join_short_runs(task);
 
   Job job{&task,          &kernels, split(task, cells ? call.groups : 1, total),
           nullptr,        nullptr,  cells ? cells_per_group(call.direction, call.level) * call.groups : 0,

@@ -301,7 +301,9 @@ def test_outputs_larger_than_the_cache(isa, offset):
         np.testing.assert_array_equal(per_channel.positive_fraction * 1000, (matrix > 0).sum(axis=0))
 
 
-@pytest.mark.parametrize("shape", [(5, 7, 2, 3), (40, 3, 1, 2), (3, 40, 4, 4), (2, 3, 16, 33), (2, 3, 4, 5, 6)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(5, 7, 2, 3), (40, 3, 1, 2), (3, 40, 4, 4), (2, 3, 16, 33), (2, 3, 4, 5, 6)], ids=str
+)
 @pytest.mark.parametrize("in_place", [False, True])
 def test_channels_of_small_maps_are_those_of_the_same_data_in_another_order(shape, in_place, isa, dtype):
     """Many short runs per channel are walked together (join_short_runs); the numbers are those of long runs."""

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import pickle
 
 import pytest
 
@@ -73,9 +74,66 @@ def test_a_copy_of_a_converted_model_is_converted():
     twin = copy.deepcopy(model)
     assert type(twin[0]) is geoact.torch.ReLU
     geoact.torch.revert(model)
+    assert type(model[0]) is nn.ReLU
     assert type(twin[0]) is geoact.torch.ReLU
-    with pytest.raises(ValueError, match="was not converted"):
-        geoact.torch.conversion(twin)
+    again = pickle.loads(pickle.dumps(twin))
+    for copied in (twin, again):
+        assert [s.before for s in geoact.torch.conversion(copied).swapped] == ["ReLU"]
+        assert vars(geoact.torch.revert(copied)[0]).keys() == vars(nn.ReLU()).keys()
+        assert type(copied[0]) is nn.ReLU
+
+
+def test_modules_that_were_ours_from_the_start_stay_ours():
+    model = nn.Sequential(geoact.torch.ReLU(), nn.ReLU())
+    geoact.torch.revert(geoact.torch.convert(model))
+    assert classes(model)[1:] == [geoact.torch.ReLU, nn.ReLU]
+
+
+class Holder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.act, self.tanh_gelu = torch.relu, functools.partial(F.gelu, approximate="tanh")
+
+    def forward(self, x):
+        return self.act(x)
+
+
+def test_reverting_leaves_what_was_replaced_meanwhile():
+    model = Holder()
+    geoact.torch.convert(model)
+    model.act = torch.tanh
+    geoact.torch.revert(model)
+    assert model.act is torch.tanh
+
+
+def test_a_module_whose_forward_was_replaced_is_left_and_named():
+    model = nn.Sequential(nn.ReLU())
+    original = model[0].forward
+    model[0].forward = lambda x: original(x) + 1
+    geoact.torch.convert(model)
+    assert [left.why for left in geoact.torch.conversion(model).left] == ["its forward was replaced"]
+    assert type(model[0]) is nn.ReLU
+    with pytest.raises(ValueError, match="no activation to watch"):
+        geoact.torch.instrument(model)
+
+
+def test_swapped_functions_do_all_that_the_originals_do():
+    model, x = Holder(), torch.randn(7)
+    expected = model.tanh_gelu(x)
+    geoact.torch.convert(model)
+    assert len(geoact.torch.conversion(model).swapped) == 2
+    torch.testing.assert_close(model.tanh_gelu(x), expected)
+    assert model(torch.tensor([1, -1])).tolist() == [1, 0]  # integers go to torch
+    model.act = geoact.torch.known.SwappedFunction(torch.sigmoid)
+    out = torch.empty(3)
+    assert model.act(torch.zeros(3), out=out) is out
+    with pytest.raises(TypeError):
+        model.act(x, nonsense=1)
+    with geoact.torch.instrument(model, functional=True) as monitor:
+        model(x)
+    assert [layer.name for layer in monitor.last] == [":sigmoid"]
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), torch.sigmoid(x))
 
 
 def test_subclasses_and_strangers_are_left_and_named():
@@ -93,9 +151,8 @@ def test_functions_kept_in_attributes():
     x = torch.randn(2, 5, 8)
     plain = layer(x)
     geoact.torch.convert(layer)
-    with geoact.torch.intercept() as caught:  # the attribute is ours already: nothing is left to catch
-        torch.testing.assert_close(layer(x), plain, rtol=1e-5, atol=1e-6)
-    assert caught.calls == {}
+    torch.testing.assert_close(layer(x), plain, rtol=1e-5, atol=1e-6)
+    assert "geoact" in repr(layer.activation)
     assert [(s.name, s.before) for s in geoact.torch.conversion(layer).swapped] == [("activation", "gelu")]
     geoact.torch.revert(layer)
     assert layer.activation is F.gelu
@@ -119,7 +176,7 @@ def test_calls_in_forward_are_reported():
     model = Functional()
     geoact.torch.convert(model)
     conversion = geoact.torch.conversion(model)
-    assert conversion.swapped == []
+    assert conversion.swapped == ()
     found = [left.what.partition(" ")[0] for left in conversion.left]
     assert sorted(found) == [".relu()", "F.relu()", "nn.functional.softplus()", "torch.sigmoid()"]
     assert all("intercept" in left.why for left in conversion.left)
@@ -231,3 +288,30 @@ def test_every_activation_of_torch_that_we_have_is_known():
     ours_alone = {"centered_sigmoid", "relu_squared", "gelu_tanh", "swish"}
     assert covered == rows - ours_alone
     assert known.function_for(functools.partial(F.relu)) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "x"),
+    [
+        (nn.ELU(-1.0), torch.randn(5)),
+        (nn.LeakyReLU(torch.tensor(0.2)), torch.randn(5)),
+        (nn.LeakyReLU(True), torch.randn(5)),
+        (nn.Softplus(beta=0.0), torch.randn(5)),
+        (nn.ReLU(), None),
+    ],
+    ids=["negative alpha", "tensor slope", "bool slope", "beta 0", "nested"],
+)
+@pytest.mark.filterwarnings(
+    "ignore:geoact computes on dense:UserWarning", "ignore:The PyTorch API of nested:UserWarning"
+)
+def test_what_torch_takes_works_converted_and_watched(module, x):
+    if x is None:
+        x = torch.nested.nested_tensor([torch.randn(2), torch.randn(3)])
+    model = nn.Sequential(module)
+    expected = model(x)
+    geoact.torch.convert(model)
+    with geoact.torch.instrument(model):
+        found = model(x)
+    if x.is_nested:
+        found, expected = found.to_padded_tensor(0.0), expected.to_padded_tensor(0.0)
+    torch.testing.assert_close(found, expected, equal_nan=True)

@@ -134,11 +134,12 @@ class Direct:
         return dx, torch.from_numpy(gradient).to(weight.dtype).reshape(weight.shape)
 
     def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None) -> tuple[Any, Any]:
-        """(dx, dweight) by the operators, for gradients that only torch can take apart: a batch under vmap."""
+        """(dx, dweight) by the operators, for gradients that only torch can take apart: a batch under vmap.
+
+        Not measured: such a batch holds directions to differentiate in, not a gradient that goes on.
+        """
         from geoact.torch import ops  # which imports this module
 
-        if self.gradient_accumulator is not None:
-            raise ValueError("gradient_stats: a backward pass under vmap (is_grads_batched) is not measured")
         return ops.untraced(self.row, self.values, self.channel_axis).dispatched(dy, saved, weight)
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from geoact.torch import known
-from geoact.torch.modules import Activation, supported
+from geoact.torch.modules import Activation
 from geoact.torch.probe import Probe
 
 _compiling = torch.compiler.is_dynamo_compiling
@@ -92,11 +92,9 @@ class Calls(TorchFunctionMode):
         """Called by torch for each of its functions."""
         kwargs = kwargs or {}
         ours = known.function_for(func)
-        x = args[0] if args else kwargs.get("input")
-        if ours is None or not self._running or kwargs.get("out") is not None:
+        if ours is None or not self._running or not known.takes(known.FUNCTIONS[func][0], args, kwargs):
             return func(*args, **kwargs)
-        if not isinstance(x, torch.Tensor) or not supported(x):
-            return func(*args, **kwargs)
+        x = args[0] if args else kwargs["input"]
         label, training, made = self._running[-1]
         function = known.FUNCTIONS[func][0]
         name = f"{label}:{function}" if label else f":{function}"

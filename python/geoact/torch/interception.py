@@ -9,7 +9,6 @@ from typing import Any
 from torch.overrides import TorchFunctionMode
 
 from geoact.torch import known
-from geoact.torch.modules import supported
 
 
 class intercept(TorchFunctionMode):
@@ -45,8 +44,7 @@ class intercept(TorchFunctionMode):
         if ours is None:
             return func(*args, **kwargs)
         name = known.FUNCTIONS[func][0]
-        x = args[0] if args else kwargs.get("input")
-        if not supported(x) or kwargs.get("out") is not None:
+        if not known.takes(name, args, kwargs):
             self.passed[name] += 1
             return func(*args, **kwargs)
         self.calls[name] += 1

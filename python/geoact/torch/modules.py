@@ -33,12 +33,20 @@ def supported(x: object) -> bool:
         and x.layout is torch.strided
         and x.device.type in ("cpu", "meta")
         and not x.is_quantized
+        and not x.is_nested
     )
+
+
+def is_number(value: object, name: str) -> bool:
+    """Whether geoact takes this value for a parameter; torch also takes tensors and bools there."""
+    return type(value) in (int, float) and (name != "beta" or value != 0)
 
 
 def _describe(x: object) -> str:
     if not isinstance(x, Tensor):
         return type(x).__name__
+    if x.is_nested:
+        return f"nested {str(x.dtype).removeprefix('torch.')} tensor"
     return f"{str(x.dtype).removeprefix('torch.')} tensor of layout {x.layout} on {x.device.type}"
 
 
@@ -56,6 +64,8 @@ class Activation(nn.Module):
     _probe: Probe | None = None
     _row: str  # of the registry, and the function
     _arguments: tuple[str, ...] = ()  # attributes that the function takes after its input
+    _numbers: tuple[str, ...] = ()  # those of them that must be numbers
+    _before: tuple[type[nn.Module], tuple[str, ...]] | None = None  # what convert() made it of, and what it added
 
     def __init__(
         self,
@@ -91,12 +101,18 @@ class Activation(nn.Module):
         """Y = f(input), of the same shape, dtype and memory format."""
         if not supported(input):
             return self._fall_back(input)
+        for name in self._numbers:
+            if not is_number(getattr(self, name), name):
+                return self._fall_back(input)
         if self._probe is None:
             return self._function(input, self.stats, self.gradient_stats)
         return self._function(input, *self._probe.statistics(input, self.training))
 
     def _fall_back(self, input: Tensor) -> Tensor:
         what = _describe(input)
+        odd = [name for name in self._numbers if not is_number(getattr(self, name), name)]
+        if odd:
+            what += f" with {odd[0]}={getattr(self, odd[0])!r}"
         if self.stats is not None or self.gradient_stats is not None:
             raise TypeError(
                 f"input is a {what}; measured are float16, bfloat16, float32 and float64, dense, on the CPU"
@@ -154,6 +170,7 @@ class LeakyReLU(Activation, nn.LeakyReLU):
 
     _row = "leaky_relu"
     _arguments = ("negative_slope", "inplace")
+    _numbers = ("negative_slope",)
 
 
 class ELU(Activation, nn.ELU):
@@ -161,6 +178,7 @@ class ELU(Activation, nn.ELU):
 
     _row = "elu"
     _arguments = ("alpha", "inplace")
+    _numbers = ("alpha",)
 
 
 class SiLU(Activation, nn.SiLU):
@@ -182,6 +200,7 @@ class Softplus(Activation, nn.Softplus):
 
     _row = "softplus"
     _arguments = ("beta", "threshold")
+    _numbers = ("beta", "threshold")
 
 
 class Hardsigmoid(Activation, nn.Hardsigmoid):

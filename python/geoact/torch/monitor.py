@@ -8,8 +8,10 @@ change.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ from geoact.torch import known, swap
 from geoact.torch.alerts import DEFAULT_RULES, Rule, check
 from geoact.torch.calls import Calls
 from geoact.torch.modules import Activation
-from geoact.torch.probe import Family, Probe
+from geoact.torch.probe import Family, Probe, claimed
 from geoact.torch.reading import Layer, Reading
 from geoact.torch.watched import Watched, layers_of
 
@@ -37,6 +39,20 @@ def _count(name: str, value: object, least: int) -> int:
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}")
     return value
+
+
+def _listed(name: str, value: Any) -> list[Any]:  # noqa: ANN401
+    try:
+        return list(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a list or another iterable, got {type(value).__name__}") from None
+
+
+def _attempt(action: Callable[[], object], problems: list[Exception]) -> None:
+    try:
+        action()
+    except Exception as error:  # a user's sink: whatever it raises is raised again when the others had their turn
+        problems.append(error)
 
 
 def _pattern(name: str, value: object) -> re.Pattern[str] | None:
@@ -92,8 +108,7 @@ class Monitor:
         sinks: Iterable[Sink],
         rules: Sequence[Rule],
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        self._model = swap.check_model(model)
         if per == "row":
             raise ValueError("per is 'row' (accepted: 'tensor', 'channel'): rows of a whole training run have no end")
         if channel_axis is not None and (isinstance(channel_axis, bool) or not isinstance(channel_axis, int)):
@@ -101,12 +116,17 @@ class Monitor:
         self._every = _count("every", every, 1)
         self._warmup = _count("warmup", warmup, 0)
         self._window = _count("window", window, 1)
-        self._rules = tuple(rules)
+        for name, value in (("backward", backward), ("functional", functional)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
+        self._rules = tuple(_listed("rules", rules))
         for rule in self._rules:
             if not isinstance(rule, Rule):
                 raise TypeError(f"rules must hold geoact.torch.alerts.Rule, got {type(rule).__name__}")
-        self._sinks = list(sinks)
+        self._sinks: list[Sink] = _listed("sinks", sinks)
         for sink in self._sinks:
+            if isinstance(sink, type):
+                raise TypeError(f"sinks must hold sinks, got the class {sink.__name__}: make one of it")
             if not (callable(getattr(sink, "write", None)) and callable(getattr(sink, "close", None))):
                 raise TypeError(f"sinks must hold objects with write() and close(), got {type(sink).__name__}")
         GeometryStats(per, -1 if channel_axis is None else channel_axis, level, saturation)  # checks them
@@ -119,7 +139,10 @@ class Monitor:
         self.skipped: tuple[swap.Left, ...] = ()
         self._include, self._exclude = _pattern("include", include), _pattern("exclude", exclude)
         self._calls = Calls(model, self._wanted, self._probe) if functional else None
-        self._watched = self._choose(model)
+        self._watched = self._choose()
+        if not self._watched and self._calls is None:
+            self._refuse()
+        self._gone: list[Watched] = []  # modules that left the model within this window
         self.last: Reading | None = None
         self._step = 0
         self._measured = 0  # steps in the window so far
@@ -135,33 +158,45 @@ class Monitor:
         backward = None if self._make_backward is None else Family(self._make_backward, self._per, self._axis)
         return Probe(forward, backward, self._training)
 
-    def _choose(self, model: nn.Module) -> list[Watched]:
-        watched, names, skipped = [], [], []
-        for full_name, module in model.named_modules():
+    def _choose(self) -> list[Watched]:
+        """What of the model is watched, as it is now; those watched before keep their probes."""
+        before = {id(watched.module): watched for watched in getattr(self, "_watched", ())}
+        watched: list[Watched] = []
+        skipped: list[swap.Left] = []
+        self._names: list[str] = []
+        for full_name, module in self._model.named_modules():
+            if id(module) in before:
+                watched.append(before[id(module)])
+                continue
             name = swap.show(full_name) if full_name else type(module).__name__
             twin = known.twin_of(module) or (known.Twin(type(module)) if isinstance(module, Activation) else None)
             if twin is None:
                 if known.looks_like_activation(module):
                     skipped.append(swap.Left(name, type(module).__name__, "geoact has no such activation"))
                 continue
-            names.append(name)
+            self._names.append(name)
             if not self._wanted(name):
+                continue
+            if swap.patched(module):
+                skipped.append(swap.Left(name, type(module).__name__, "its forward was replaced"))
                 continue
             if getattr(module, "stats", None) is not None or getattr(module, "gradient_stats", None) is not None:
                 skipped.append(swap.Left(name, type(module).__name__, "it has statistics of its own"))
                 continue
             watched.append(Watched(name, module, twin, self._probe()))
         if self._calls is None:
-            called = [replace(left, why="use functional=True") for left in swap.functional_calls(model)]
-            self.skipped = tuple(skipped + called)
-            if not watched:
-                given = (("include", self._include), ("exclude", self._exclude))
-                chosen = " with" + "".join(f" {name}={p.pattern!r}" for name, p in given if p) if any(given) else ""
-                there = ", ".join(names) or ("none as modules; for calls of F.relu and the like use functional=True")
-                raise ValueError(f"model has no activation to watch{chosen} (there are: {there})")
-        else:
-            self.skipped = tuple(skipped)
+            skipped += [replace(left, why="use functional=True") for left in swap.functional_calls(self._model)]
+        self.skipped = tuple(skipped)
         return watched
+
+    def _refuse(self) -> None:
+        given = [f"{n}={p.pattern!r}" for n, p in (("include", self._include), ("exclude", self._exclude)) if p]
+        chosen = f" with {', '.join(given)}" if given else ""
+        there = ", ".join(self._names)
+        raise ValueError(
+            f"model has no activation to watch{chosen} "
+            + (f"(there are: {there})" if there else "as a module; for calls of F.relu and the like: functional=True")
+        )
 
     # --- the schedule ---
 
@@ -169,11 +204,29 @@ class Monitor:
         return self._step >= self._warmup and (self._step - self._warmup) % self._every == 0
 
     def _arm(self) -> None:
+        if self._due():
+            # A layer that was replaced or added since is watched from here on.
+            self._claim(self._choose())
         for part in self._parts():
             if self._due():
                 part.arm()
             else:
                 part.disarm()
+
+    def _claim(self, watched: list[Watched]) -> None:
+        mine = {id(w.module) for w in self._watched} if self._entered else set()
+        for w in watched:
+            if w.module in claimed and id(w.module) not in mine:
+                raise RuntimeError(f"{w.name} is watched by another monitor already: leave that one first")
+        kept = {id(w.module) for w in watched}
+        for w in self._watched:
+            if id(w.module) not in kept:
+                w.disarm()
+                claimed.discard(w.module)
+        self._gone += [w for w in self._watched if id(w.module) not in kept]
+        self._watched = watched
+        for w in watched:
+            claimed.add(w.module)
 
     def _parts(self) -> list[Watched | Calls]:
         return [*self._watched, *([] if self._calls is None else [self._calls])]
@@ -181,12 +234,13 @@ class Monitor:
     def _probes(self) -> list[tuple[str, str, Probe]]:
         """Name, row and probe of everything watched."""
         calls = {} if self._calls is None else self._calls.probes
-        modules = [(watched.name, watched.row, watched.probe) for watched in self._watched]
+        modules = [(watched.name, watched.row, watched.probe) for watched in self._watched + self._gone]
         return modules + [(name, row, probe) for name, (row, probe) in calls.items()]
 
     def __enter__(self) -> Monitor:
         if self._entered:
             raise RuntimeError("this monitor is entered already")
+        self._claim(self._watched)
         self._entered = True
         self._arm()
         return self
@@ -197,12 +251,17 @@ class Monitor:
         self._entered = False
         for part in self._parts():
             part.disarm()
-        try:
-            if kind is None and self._snapshot().layers:
-                self._complete()
-        finally:
-            for sink in self._sinks:
-                sink.close()
+        for watched in self._watched:
+            claimed.discard(watched.module)
+        problems: list[Exception] = []
+        if self._snapshot().layers:  # what was begun is kept, above all where the training failed
+            self._complete(problems)
+        for sink in self._sinks:
+            _attempt(sink.close, problems)
+        if problems and error is None:
+            raise problems[0]
+        for problem in problems:  # the error that ended the block goes on; these must not hide it
+            warnings.warn(f"a sink failed as well: {type(problem).__name__}: {problem}", RuntimeWarning, stacklevel=2)
 
     def step(self) -> Reading | None:
         """End a step, e.g. after ``optimizer.step()``: all calls since the last one belong to it.
@@ -217,20 +276,23 @@ class Monitor:
                 "the monitor is not entered: use it as `with geoact.torch.instrument(model) as monitor:`"
             )
         reading = None
+        problems: list[Exception] = []
         if self._due():
             self._measured += 1
             if self._measured == self._window:
-                reading = self._complete()
+                reading = self._complete(problems)
         self._step += 1
         self._arm()
+        if problems:
+            raise problems[0]
         return reading
 
-    def _complete(self) -> Reading:
+    def _complete(self, problems: list[Exception]) -> Reading:
         reading = self._snapshot()
         self.reset()
         self.last = reading
-        for sink in self._sinks:
-            sink.write(reading)
+        for sink in self._sinks:  # one that fails does not keep the others from the reading
+            _attempt(partial(sink.write, reading), problems)
         return reading
 
     # --- reading ---
@@ -256,6 +318,7 @@ class Monitor:
         self._measured = 0
         for _, _, probe in self._probes():
             probe.reset()
+        self._gone.clear()
 
     def all_reduce(self, group: ProcessGroup | None = None) -> Reading:
         """``read()`` of all ranks together; every rank must call it, and gets the same.

@@ -88,7 +88,11 @@ class _Row:
         )
         self._register(self.back, self._backward, self._backward_shape, self._backward_autograd, self._backward_batched)
         self._register(
-            self.back_measured, self._back_measured, self._backward_shape, self._back_measured_autograd, None
+            self.back_measured,
+            self._back_measured,
+            self._backward_shape,
+            self._back_measured_autograd,
+            self._unmeasured_batched,
         )
         if row.name == "prelu":
             for name in (self.plain, self.measured):
@@ -233,6 +237,10 @@ class _Row:
             return self._one_by_one(self.back, info.batch_size, axes, (dy, saved, *arguments))
         pair = (self._batch_front(t, axis, info.batch_size) for t, axis in zip((dy, saved), axes[:2], strict=True))
         return self._op(self.back)(*pair, *arguments), 0
+
+    def _unmeasured_batched(self, info: Any, axes: tuple[Any, ...], *arguments: Any) -> Any:  # noqa: ANN401
+        # A batch of directions to differentiate in, not a gradient that goes on.
+        return self._backward_batched(info, axes[:-1], *arguments[:-1])
 
 
 @contextlib.contextmanager

@@ -10,14 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import torch
-from torch import Tensor
+from torch import Tensor, fx, nn
 
 from geoact.statistics import GeometryStats, GradientStats, Numbered
 
 _Stats = TypeVar("_Stats", GeometryStats, GradientStats)
 _compiling = torch.compiler.is_dynamo_compiling
+_transformed = torch._C._are_functorch_transforms_active
+_traced = torch._C._get_tracing_state
+
+# Modules that a monitor holds: nobody else may watch or convert them meanwhile.
+claimed: WeakSet[nn.Module] = WeakSet()
 
 
 def running_backward() -> bool:
@@ -43,9 +49,9 @@ class Family(Numbered, Generic[_Stats]):
     def of(self, x: Tensor) -> _Stats:
         """The statistics that data like x is added to."""
         axis = channel_axis(x.dim()) if self._axis is None else self._axis
-        # A number on its own has no channels: it is measured as a whole.
-        per = self._per if -x.dim() <= axis < x.dim() else "tensor"
-        key = (str(x.dtype).removeprefix("torch."), x.shape[axis] if per == "channel" else None)
+        per = self._per if x.dim() else "tensor"  # a number on its own has no channels
+        there = per == "channel" and -x.dim() <= axis < x.dim()  # if not, the statistics say what is wrong
+        key = (str(x.dtype).removeprefix("torch."), int(x.shape[axis]) if there else None)
         found = self.members.get(key)
         if found is None:
             found = self.members[key] = self._make(per, axis)
@@ -78,5 +84,7 @@ class Probe:
             return None, None
         if _compiling():
             return self.forward, self.backward
+        if _transformed() or _traced() is not None or isinstance(x, fx.Proxy):
+            return None, None  # whoever traces or transforms the model runs it on something else than its data
         forward = None if running_backward() else self.forward.of(x)
         return forward, None if self.backward is None else self.backward.of(x)

@@ -11,9 +11,8 @@ import inspect
 import textwrap
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -21,6 +20,7 @@ from torch import nn
 from geoact.torch import known
 from geoact.torch.known import Twin
 from geoact.torch.modules import Activation
+from geoact.torch.probe import claimed
 
 
 @dataclass(frozen=True)
@@ -41,18 +41,12 @@ class Left:
     why: str
 
 
-@dataclass
+@dataclass(frozen=True)
 class Conversion:
-    """What :func:`convert` did to a model; prints as a report."""
+    """What of a model is swapped and what is not; prints as a report."""
 
-    swapped: list[Swapped] = field(default_factory=list)
-    left: list[Left] = field(default_factory=list)
-    _undo: list[Callable[[], None]] = field(default_factory=list, repr=False)
-
-    def revert(self) -> None:
-        """Put everything back as it was; a second call does nothing."""
-        while self._undo:
-            self._undo.pop()()
+    swapped: tuple[Swapped, ...]
+    left: tuple[Left, ...]
 
     def __str__(self) -> str:
         lines = [f"{len(self.swapped)} activations converted"]
@@ -64,15 +58,21 @@ class Conversion:
         return "\n".join(lines)
 
 
-_conversions: WeakKeyDictionary[nn.Module, Conversion] = WeakKeyDictionary()
-
-
-def _model(model: object) -> nn.Module:
+def check_model(model: object) -> nn.Module:
+    """Raise TypeError unless this is a model whose modules are Python's."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     if isinstance(model, torch.jit.ScriptModule):
-        raise TypeError("model is a ScriptModule, whose code is compiled already; convert it before scripting")
+        raise TypeError("model is a ScriptModule, whose code is compiled already; convert or watch it before scripting")
     return model
+
+
+def _not_watched(model: object) -> nn.Module:
+    checked = check_model(model)
+    for name, module in checked.named_modules():
+        if module in claimed:
+            raise RuntimeError(f"{show(name)} is being watched: convert or revert before or after the monitor's block")
+    return checked
 
 
 def show(name: str) -> str:
@@ -87,13 +87,18 @@ def change_class(module: nn.Module, twin: Twin) -> Callable[[], None]:
     for name, value in added.items():
         setattr(module, name, value)
     module.__class__ = twin.module
+    return lambda: _change_back(module, before, tuple(added))
 
-    def undo() -> None:
-        module.__class__ = before
-        for name in added:
-            delattr(module, name)
 
-    return undo
+def _change_back(module: nn.Module, before: type[nn.Module], added: tuple[str, ...]) -> None:
+    module.__class__ = before
+    for name in added:
+        delattr(module, name)
+
+
+def patched(module: nn.Module) -> bool:
+    """Whether somebody gave the module itself another forward, which changing its class would not reach."""
+    return "forward" in vars(module)
 
 
 def convert(model: nn.Module) -> nn.Module:
@@ -103,78 +108,74 @@ def convert(model: nn.Module) -> nn.Module:
     ----------
     model : torch.nn.Module
         Its modules of torch.nn, Hugging Face transformers (ACT2FN) and timm are swapped, and torch functions kept in
-        an attribute (``self.activation = F.relu``). The model may be an activation itself.
+        an attribute (``self.activation = F.relu``). The model may be an activation itself. Subclasses are left alone.
 
     Returns
     -------
     torch.nn.Module
-        The same object. ``conversion(model)`` tells what was swapped and what was not, ``revert(model)`` undoes it.
+        The same object. ``conversion(model)`` tells what is swapped and what is not, ``revert(model)`` undoes it, for
+        copies and unpickled models as well.
 
     Raises
     ------
     TypeError
         If model is not a module, or a compiled ScriptModule.
+    RuntimeError
+        If a monitor watches it.
     """
-    _model(model)
-    record = _conversions.get(model) or Conversion()
-    record.left.clear()
-    for name, module in model.named_modules():
-        twin = known.twin_of(module)
+    for module in _not_watched(model).modules():
+        twin = None if patched(module) else known.twin_of(module)
         if twin is not None:
-            before = type(module).__name__
-            record._undo.append(change_class(module, twin))
-            record.swapped.append(Swapped(show(name), before, f"geoact.torch.{twin.module.__name__}"))
-        elif known.looks_like_activation(module):
-            record.left.append(Left(show(name), type(module).__name__, "geoact has no such activation"))
-        _swap_attributes(name, module, record)
-    record.left += functional_calls(model)
-    _conversions[model] = record
+            before, had = type(module), set(vars(module))
+            change_class(module, twin)
+            # In the module, so that its copies and pickles can be reverted, too.
+            vars(module)["_before"] = before, tuple(set(vars(module)) - had)
+        if not isinstance(module, Activation):
+            for attribute, value in list(vars(module).items()):
+                swapped = known.SwappedFunction.of(value)
+                if swapped is not None:
+                    setattr(module, attribute, swapped)
     return model
 
 
-def _swap_attributes(name: str, module: nn.Module, record: Conversion) -> None:
-    if isinstance(module, Activation):
-        return
-    for attribute, value in list(vars(module).items()):
-        ours = known.function_for(value) if callable(value) else None
-        if ours is None:
-            continue
-        setattr(module, attribute, ours)
-
-        def undo(module: nn.Module = module, attribute: str = attribute, value: Any = value) -> None:  # noqa: ANN401
-            setattr(module, attribute, value)
-
-        record._undo.append(undo)
-        path = f"{name}.{attribute}" if name else attribute
-        record.swapped.append(
-            Swapped(path, known.FUNCTIONS[value][0], f"geoact.torch.functional.{known.FUNCTIONS[value][0]}")
-        )
-
-
 def conversion(model: nn.Module) -> Conversion:
-    """The report of what :func:`convert` did to a model.
+    """What of a model :func:`convert` swapped, and which activations it left, and why."""
+    swapped: list[Swapped] = []
+    left: list[Left] = []
+    for name, module in check_model(model).named_modules():
+        before = vars(module).get("_before")
+        if before is not None:
+            swapped.append(Swapped(show(name), before[0].__name__, f"geoact.torch.{type(module).__name__}"))
+        elif known.looks_like_activation(module):
+            left.append(Left(show(name), type(module).__name__, _why_left(module)))
+        for attribute, value in vars(module).items():
+            if isinstance(value, known.SwappedFunction):
+                path = f"{show(name)}.{attribute}" if name else attribute
+                swapped.append(Swapped(path, value.name, f"geoact.torch.functional.{value.name}"))
+    return Conversion(tuple(swapped), tuple(left + functional_calls(model)))
 
-    Raises
-    ------
-    ValueError
-        If the model was not converted.
-    """
-    record = _conversions.get(_model(model))
-    if record is None:
-        raise ValueError("model was not converted: call geoact.torch.convert(model) first")
-    return record
+
+def _why_left(module: nn.Module) -> str:
+    if known.twin_of(module) is None:
+        return "geoact has no such activation"
+    return "its forward was replaced" if patched(module) else "not converted"
 
 
 def revert(model: nn.Module) -> nn.Module:
-    """Undo :func:`convert`; returns the model.
+    """Undo :func:`convert`; returns the model. What was replaced since then stays as it is.
 
     Raises
     ------
-    ValueError
-        If the model was not converted.
+    TypeError, RuntimeError
+        As convert.
     """
-    conversion(model).revert()
-    del _conversions[model]
+    for module in _not_watched(model).modules():
+        before = vars(module).pop("_before", None)
+        if before is not None:
+            _change_back(module, *before)
+        for attribute, value in list(vars(module).items()):
+            if isinstance(value, known.SwappedFunction):
+                setattr(module, attribute, value.original)
     return model
 
 

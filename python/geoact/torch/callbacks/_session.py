@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import weakref
 from collections.abc import Sequence
 from types import TracebackType
@@ -45,6 +46,10 @@ class Session:
             if name not in _SCALARS:
                 raise ValueError(f"scalars has {name!r} (accepted: {', '.join(_SCALARS)})")
         # A trainer runs validation between two steps, on other data: it does not belong to the training's readings.
+        known = inspect.signature(importlib.import_module("geoact.torch.monitor").instrument).parameters
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{name} is no argument of geoact.torch.instrument (accepted: {', '.join(known)})")
         self._options = {"when": "training", **options}
         self._scalars = tuple(scalars)
         self._seen: Reading | None = None

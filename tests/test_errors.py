@@ -267,16 +267,3 @@ def test_approximate_names_what_is_accepted(bad):
 def test_gelu_takes_nothing_but_approximate():
     for arguments, named in ((("none", 5), {}), (("none",), {"approximate": "tanh"}), ((), {"beta": 1})):
         rejected(TypeError, "^gelu takes approximate=", geoact.gelu, X, *arguments, stats=used(), **named)
-
-
-@pytest.mark.parametrize("alpha", [-1, -0.5, np.float32(-1), np.float64(-1)], ids=repr)
-def test_elu_backward_needs_alpha_not_below_zero(alpha):
-    rejected(
-        ValueError,
-        "^alpha must not be negative",
-        geoact.elu.backward,
-        X,
-        alpha,
-        y=X,
-        stats=used(geoact.GradientStats),
-    )

@@ -270,7 +270,8 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   task.groups = call.groups;
   task.parameter_gradient = parameter_gradient;
   arrange(call, task);
-  if ((cells && call.groups > 1) || parameter_gradient) join_short_runs(task);
+  // The order in which a parameter's gradient is summed must not depend on whether statistics are asked for.
+  if (cells && call.groups > 1 && !parameter_gradient) join_short_runs(task);
 
   Job job{&task,          &kernels, split(task, cells ? call.groups : 1, total),
           nullptr,        nullptr,  cells ? cells_per_group(call.direction, call.level) * call.groups : 0,

@@ -103,7 +103,7 @@ struct ReluSquared : Activation {
 // --- exponential and smooth --------------------------------------------------------------------------------
 
 template <class V>
-struct Elu : ActivationSavingY {
+struct Elu : Activation {
   static constexpr const char* name = "elu";
   static constexpr int parameters = 1;
   V alpha;
@@ -112,7 +112,11 @@ struct Elu : ActivationSavingY {
     const V bounded = max(lit<V>(per_precision<V>(-30, -60)), min(lit<V>(0), x));
     return select(x >= lit<V>(0), x, alpha * expm1(bounded));
   }
-  GEOACT_HD V slope(V x, V y) const { return select(x > lit<V>(0), lit<V>(1), y + alpha); }
+  // Of x: y + alpha would lose what a narrow format rounded away of y, and the side where alpha is negative.
+  GEOACT_HD V slope(V x, V) const {
+    const V bounded = max(lit<V>(per_precision<V>(-110, -760)), min(lit<V>(0), x));  // where exp is 0
+    return select(x > lit<V>(0), lit<V>(1), alpha * exp(bounded));
+  }
 };
 
 template <class V>

@@ -123,8 +123,6 @@ PyObject* common(PyObject* const* arguments) {
   const bool followed =
       c10::GradMode::is_enabled() && (x.requires_grad() || (weight.defined() && weight.requires_grad()));
   if (in_place && !x.is_non_overlapping_and_dense()) return nullptr;
-  // elu reads its slope from y, which a negative alpha does not allow: Python decides.
-  if (followed && row->saves_y && parameters.numbers && !(parameters.number[0] >= 0)) return nullptr;
   if (followed && (c10::InferenceMode::is_enabled() || x.is_inference() ||
                    (weight.defined() && weight.is_inference()) || (in_place && !may_rebase(x))))
     return nullptr;

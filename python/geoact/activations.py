@@ -155,8 +155,6 @@ class Activation:
             row, values, channel_axis = self._bind(values, named)
         else:
             values = self._defaults
-        if row.name == "elu" and isinstance(values[0], (int, float, _np.floating)) and values[0] < 0:
-            raise ValueError(f"alpha must not be negative in backward, got {values[0]}: the slope is read from y")
         saved = y if row.saves == "y" else x
         if saved is None:
             other = " (x was given)" if row.saves == "y" and x is not None else ""
@@ -312,7 +310,7 @@ elu = Activation(
     "x if x > 0 else alpha (exp(x) - 1)",
     _ref.elu,
     _ref.elu_slope,
-    (Parameter("alpha", 1.0, "size of the negative plateau; backward reads the slope from y and needs alpha >= 0"),),
+    (Parameter("alpha", 1.0, "size of the negative plateau"),),
     source="Clevert, Unterthiner, Hochreiter (2016), Fast and accurate deep network learning by ELUs.",
 )
 silu = Activation(

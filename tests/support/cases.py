@@ -80,7 +80,7 @@ def _other(row):
 
 # Values that ask for another branch of the formula.
 _FURTHER = {
-    "elu": [(0.3,)],
+    "elu": [(0.3,), (-0.4,)],
     "softplus": [(3.3, 20.0), (1.0, 1e6)],
     "prelu": [(-0.3,)],
     "swish": [(-1.3,), (0.0,)],

@@ -240,8 +240,10 @@ DEFAULT_RULES: tuple[Rule, ...] = (
         "resolution",
         2,
         "{value:.2g} bits tell the outputs of a channel apart",
-        "A standard deviation then spans less than 4 steps of the dtype. At N(0, 1) bfloat16 leaves ReLU 5.7 bits.",
+        "A standard deviation then spans less than 4 steps of the dtype. At N(0, 1) bfloat16 leaves ReLU 5.7 bits. Of "
+        "fewer than 16 samples the deviation says little, of one nothing.",
         above=False,
+        samples=16,
     ),
     Rule(
         "output-subnormal",

@@ -143,12 +143,6 @@ class Direct:
         return ops.untraced(self.row, self.values, self.channel_axis).dispatched(dy, saved, weight)
 
 
-def _check_invertible(call: Call) -> None:
-    """Refuse what has no slope as a function of y."""
-    if call.row.name == "elu" and call.values[0] < 0:
-        raise ValueError(f"alpha must not be negative where autograd follows, got {call.values[0]}: see backward")
-
-
 def _restore(ctx: Any) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
     saved = ctx.saved_tensors
     return saved[0], saved[1] if len(saved) > 1 else None
@@ -182,8 +176,6 @@ class Forward(torch.autograd.Function):
         """Run the kernel and save what its derivative reads: ``source`` where x is overwritten and would be read."""
         ctx.call, ctx.in_place = call, in_place
         ctx.set_materialize_grads(False)
-        if ctx.needs_input_grad[0] or forward_ad._current_level >= 0:
-            _check_invertible(call)
         if in_place:
             ctx.mark_dirty(x)
         y = call.forward(x, weight, x if in_place else None)

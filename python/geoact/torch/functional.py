@@ -73,7 +73,7 @@ def relu_squared(input: Tensor, inplace: bool = False, *, stats: _G = None, grad
 def elu(
     input: Tensor, alpha: float = 1.0, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None
 ) -> Tensor:
-    """x, or alpha (exp(x) - 1) where x <= 0, as torch.nn.functional.elu; backward needs alpha >= 0."""
+    """x, or alpha (exp(x) - 1) where x <= 0, as torch.nn.functional.elu."""
     y: Tensor = _rows.elu(input, alpha, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
     return y
 

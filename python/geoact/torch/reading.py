@@ -107,7 +107,7 @@ FORWARD: tuple[Scalar, ...] = (
         "dead",
         "dead",
         "share of channels whose input was never positive",
-        lambda s: float(s.dead_fraction),
+        lambda s: float(s.dead_fraction) if np.sum(s.n) else math.nan,
         channels=True,
     ),
     Scalar("mean_x", "mean x", "mean of the pre-activation", _pooled("mean_x"), moments=True),

@@ -11,6 +11,7 @@ from geoact._files import write_atomic
 from geoact.torch.reading import AXES, BACKWARD, FORWARD, SUMMARY, Alert, Layer, Reading
 from geoact.torch.sinks.base import optional, positive, target
 
+_MARK = b'<meta name="generator" content="geoact">'  # by which a page of an earlier run is known and replaced
 _SCALARS = {scalar.name: scalar for scalar in FORWARD + BACKWARD}
 _TABLE = (*SUMMARY, "sd_x", "grad_rms")
 _DIGITS = 5  # significant ones, of what is drawn
@@ -58,6 +59,8 @@ class HTML:
         if not isinstance(title, str):
             raise TypeError(f"title must be a str, got {type(title).__name__}")
         self.path = target(path)
+        if self.path.exists() and _MARK not in self.path.read_bytes()[:1000]:
+            raise ValueError(f"path is {self.path}, which is no page of geoact's; it is not overwritten")
         self._title = title
         self._every = positive("every", every)
         self._keep = positive("keep", keep)

@@ -30,6 +30,17 @@ _numbers = itertools.count(1)
 _numbered: WeakValueDictionary[int, Numbered] = WeakValueDictionary()
 
 
+_COUNTS = COUNTS, LAYER_COUNTS
+_GRADIENT = GRADIENT, LAYER_GRADIENT
+_MOMENTS = COUNTS + MOMENTS, LAYER_COUNTS + LAYER_MOMENTS
+
+
+# By name, for each of the pairs that ``_rows`` may return.
+_BY_NAME = {
+    id(pair): tuple({row.name: row for row in rows} for rows in pair) for pair in (_COUNTS, _MOMENTS, _GRADIENT)
+}
+
+
 class Numbered:
     """An object that a traced program can refer to: by a number, in a tensor where torch is loaded."""
 
@@ -138,17 +149,13 @@ class _Statistics(Numbered, ABC):
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
         if name.startswith("_"):
             raise AttributeError(name)
-        group, layer = self._rows()
-        for row in group:
-            if row.name == name:
-                return self._compute(row)
-        for row in layer:
-            if row.name == name:
-                if self._per != "channel":
-                    raise ValueError(f"{name} compares channels: use per='channel' (this one has per={self._per!r})")
-                if self.groups == 0:
-                    return float("nan")
-                return self._compute(row)
+        group, layer = _BY_NAME[id(self._rows())]
+        if name in group:
+            return self._compute(group[name])
+        if name in layer:
+            if self._per != "channel":
+                raise ValueError(f"{name} compares channels: use per='channel' (this one has per={self._per!r})")
+            return self._compute(layer[name]) if self.groups else float("nan")
         if self._level == "counts" and any(row.name == name for row in MOMENTS + LAYER_MOMENTS):
             raise ValueError(f"{name} needs level='moments' (this one has level='counts')")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
@@ -352,9 +359,7 @@ class GeometryStats(_Statistics):
         super().__init__(per, channel_axis, level, saturation)
 
     def _rows(self) -> tuple[tuple[Derived, ...], tuple[Derived, ...]]:
-        if self._level == "counts":
-            return COUNTS, LAYER_COUNTS
-        return COUNTS + MOMENTS, LAYER_COUNTS + LAYER_MOMENTS
+        return _COUNTS if self._level == "counts" else _MOMENTS
 
     def dormant_fraction(self, tau: float = 0.025) -> float:
         """Share of channels whose mean |y| is at most ``tau`` times the mean over channels.
@@ -390,4 +395,4 @@ class GradientStats(_Statistics):
         super().__init__(per, channel_axis, "moments", 0.05)
 
     def _rows(self) -> tuple[tuple[Derived, ...], tuple[Derived, ...]]:
-        return GRADIENT, LAYER_GRADIENT
+        return _GRADIENT

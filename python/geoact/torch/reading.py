@@ -28,8 +28,9 @@ def _pooled(name: str) -> Callable[[_Stats], float]:
     def of(stats: _Stats) -> float:
         if stats.groups == 0:
             return math.nan
-        n, value = np.atleast_1d(stats.n), np.atleast_1d(getattr(stats, name))
-        return float(np.sum(n * value) / np.sum(n)) if np.sum(n) > 0 else math.nan
+        n, value = stats._record()["n"], getattr(stats, name)
+        total = n.sum()
+        return float((n * value).sum() / total) if total > 0 else math.nan
 
     return of
 

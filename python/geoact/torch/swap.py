@@ -7,6 +7,7 @@ are, so shared modules stay shared and the state_dict keeps its keys.
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
 import types
@@ -205,7 +206,12 @@ def functional_calls(model: nn.Module) -> list[Left]:
     return found
 
 
-def _calls(function: Callable[..., Any]) -> Iterator[str]:
+@functools.cache  # code does not change while it runs
+def _calls(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(_search(function))
+
+
+def _search(function: Callable[..., Any]) -> Iterator[str]:
     try:
         tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
     except (OSError, TypeError, SyntaxError):

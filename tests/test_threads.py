@@ -162,3 +162,16 @@ geoact.relu(x[:1000]); print(alone, shared)
     pytest.importorskip("resource")
     alone, shared = map(int, python(program, OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1").split())
     assert (alone, shared) == (0, 3)
+
+
+@pytest.mark.parametrize("shape", [(64, 48, 4, 4), (33, 300, 3, 5)], ids=str)
+def test_statistics_of_small_maps_do_not_depend_on_the_number_of_threads(shape):
+    x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    found = []
+    for threads in (1, 2, 3, 5):
+        geoact.set_num_threads(threads)
+        stats, gradient = geoact.GeometryStats("channel", 1), geoact.GradientStats("channel", 1)
+        geoact.sigmoid(x, stats=stats)
+        geoact.silu.backward(x, x=x, stats=gradient)
+        found.append(np.concatenate([*stats.cells().values(), *gradient.cells().values()]).tobytes())
+    assert len(set(found)) == 1

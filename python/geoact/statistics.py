@@ -51,7 +51,7 @@ class Numbered:
         number = next(_numbers)
         _numbered[number] = self
         torch = sys.modules.get("torch")
-        self._token: Any = getattr(torch, "tensor")([number]) if hasattr(torch, "tensor") else None  # noqa: B009
+        self._token: Any = getattr(torch, "tensor")([number], device="cpu") if hasattr(torch, "tensor") else None  # noqa: B009
 
 
 def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:

@@ -50,6 +50,38 @@ def test_two_monitors_of_different_layers_do_not_disturb_each_other(data):
     assert [type(m) for m in model][1::2] == [nn.ReLU, nn.Tanh]
 
 
+def test_functional_calls_are_watched_by_one_monitor_at_a_time(data):
+    class Calling(nn.Module):
+        def forward(self, x):
+            return torch.relu(x)
+
+    model = nn.Sequential(Calling())
+    with geoact.torch.instrument(model, functional=True) as monitor:
+        with pytest.raises(RuntimeError, match="calls of model are watched by another monitor"):
+            geoact.torch.instrument(model[0], functional=True).__enter__()
+        with pytest.raises(RuntimeError, match="being watched"):
+            geoact.torch.convert(model)
+        model(data)
+    assert [layer.calls for layer in monitor.last] == [1]
+    geoact.torch.convert(model)
+    with geoact.torch.instrument(model, functional=True) as monitor:
+        model(data)
+    assert monitor.last is not None
+
+
+def test_a_monitor_that_could_not_be_entered_holds_nothing(data):
+    model, other = make(nn.ReLU()), make(nn.Tanh())
+    late = geoact.torch.instrument(model)
+    with geoact.torch.instrument(other):
+        model.append(other[1])  # held by the other monitor
+        with pytest.raises(RuntimeError, match="2 is watched by another monitor already"):
+            late.__enter__()
+        assert type(model[1]) is nn.ReLU
+    with late:
+        model(data)
+    assert [layer.name for layer in late.last] == ["1", "2"]
+
+
 @pytest.mark.parametrize("change", [geoact.torch.convert, geoact.torch.revert])
 def test_converting_a_watched_model_is_refused(data, change):
     model = make(nn.ReLU())

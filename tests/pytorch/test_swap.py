@@ -124,7 +124,7 @@ def test_swapped_functions_do_all_that_the_originals_do():
     assert len(geoact.torch.conversion(model).swapped) == 2
     torch.testing.assert_close(model.tanh_gelu(x), expected)
     assert model(torch.tensor([1, -1])).tolist() == [1, 0]  # integers go to torch
-    model.act = geoact.torch.known.SwappedFunction(torch.sigmoid)
+    model.act = geoact.torch.catching.SwappedFunction(torch.sigmoid)
     out = torch.empty(3)
     assert model.act(torch.zeros(3), out=out) is out
     with pytest.raises(TypeError):
@@ -132,6 +132,9 @@ def test_swapped_functions_do_all_that_the_originals_do():
     with geoact.torch.instrument(model, functional=True) as monitor:
         model(x)
     assert [layer.name for layer in monitor.last] == [":sigmoid"]
+    followed = x.clone().requires_grad_()
+    with torch.device("cpu"):  # a mode of torch's own, which catches no activations
+        assert "geoact" in model(followed).grad_fn.name().lower() or "Forward" in model(followed).grad_fn.name()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), torch.sigmoid(x))
 

@@ -55,7 +55,7 @@ def borrow(tensor: torch.Tensor) -> _core.Borrowed:
 def autocast(row: Activation, x: torch.Tensor, values: tuple[Any, ...]) -> tuple[torch.Tensor, tuple[Any, ...]]:
     """What torch's autocast does before its own function of this name: prelu runs in the lower precision.
 
-    Source: the op lists of torch.amp, checked against torch itself in tests/pytorch/test_autocast.py.
+    Source: the op lists of torch.amp, checked against torch itself in tests/pytorch/test_tensors.py.
     """
     device = x.device.type
     if row.name != "prelu" or device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):

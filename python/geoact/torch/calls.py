@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from geoact.torch import known
+from geoact.torch.catching import Catching
 from geoact.torch.modules import Activation
 from geoact.torch.probe import Probe
 
@@ -27,7 +27,7 @@ def _row(name: str, kwargs: dict[str, Any], args: tuple[Any, ...]) -> str:
     return "gelu_tanh" if tanh else name
 
 
-class Calls(TorchFunctionMode):
+class Calls(Catching):
     """Measures the functional calls of a model while it is armed.
 
     Parameters
@@ -82,29 +82,24 @@ class Calls(TorchFunctionMode):
         if not self._running:
             self.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
-    def __torch_function__(
+    def catch(
         self,
-        func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        name: str,
+        ours: Callable[..., Any] | None,
+        theirs: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401
-        """Called by torch for each of its functions."""
-        kwargs = kwargs or {}
-        ours = known.function_for(func)
-        if ours is None or not self._running or not known.takes(known.FUNCTIONS[func][0], args, kwargs):
-            return func(*args, **kwargs)
-        x = args[0] if args else kwargs["input"]
+        """Measure a call that a module at work makes."""
+        if ours is None or not self._running:
+            return theirs(*args, **kwargs)
         label, training, made = self._running[-1]
-        function = known.FUNCTIONS[func][0]
-        name = f"{label}:{function}" if label else f":{function}"
-        made[function] += 1
-        if made[function] > 1:
-            name += f"#{made[function]}"
-        if not self._wanted(name):
-            return func(*args, **kwargs)
-        if name not in self.probes:
-            self.probes[name] = (_row(function, kwargs, args), self._make())
-        stats, gradient_stats = self.probes[name][1].statistics(x, training)
-        kwargs.pop("out", None)
+        made[name] += 1
+        place = f"{label}:{name}" if made[name] == 1 else f"{label}:{name}#{made[name]}"
+        if not self._wanted(place):
+            return theirs(*args, **kwargs)
+        if place not in self.probes:
+            self.probes[place] = (_row(name, kwargs, args), self._make())
+        x = args[0] if args else kwargs["input"]
+        stats, gradient_stats = self.probes[place][1].statistics(x, training)
         return ours(*args, **kwargs, stats=stats, gradient_stats=gradient_stats)

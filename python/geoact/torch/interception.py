@@ -6,12 +6,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from torch.overrides import TorchFunctionMode
-
-from geoact.torch import known
+from geoact.torch.catching import Catching
 
 
-class intercept(TorchFunctionMode):
+class intercept(Catching):
     """Within ``with geoact.torch.intercept() as caught:`` torch's activation functions are computed by geoact.
 
     Functions, methods and in-place variants of every activation that torch has. Tensors that geoact cannot compute on
@@ -31,21 +29,14 @@ class intercept(TorchFunctionMode):
         self.calls: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()
 
-    def __torch_function__(
+    def catch(
         self,
-        func: Callable[..., Any],
-        types: Any,  # noqa: ANN401
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+        name: str,
+        ours: Callable[..., Any] | None,
+        theirs: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:  # noqa: ANN401
-        """Called by torch for each of its functions."""
-        kwargs = kwargs or {}
-        ours = known.function_for(func)
-        if ours is None:
-            return func(*args, **kwargs)
-        name = known.FUNCTIONS[func][0]
-        if not known.takes(name, args, kwargs):
-            self.passed[name] += 1
-            return func(*args, **kwargs)
-        self.calls[name] += 1
-        return ours(*args, **{key: value for key, value in kwargs.items() if key != "out"})
+        """Count the call and compute it."""
+        (self.passed if ours is None else self.calls)[name] += 1
+        return (ours or theirs)(*args, **kwargs)

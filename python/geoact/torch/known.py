@@ -7,7 +7,6 @@ imported here. A subclass is left alone: its forward may do more.
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,9 +24,6 @@ class Twin:
     module: type[Any]
     attributes: dict[str, Any] = field(default_factory=dict)
 
-
-_compiling = torch.compiler.is_dynamo_compiling
-_function_modes = torch._C._len_torch_function_stack
 
 _TORCH = ("Sigmoid", "Tanh", "ReLU", "LeakyReLU", "ELU", "SiLU", "GELU", "Softplus", "Hardsigmoid", "Hardswish", "Mish",
           "PReLU")  # fmt: skip
@@ -127,59 +123,3 @@ def _in_place(function: Callable[..., Any], input: torch.Tensor, *args: Any, **k
 
     row = get(function.__name__)
     return row(input, *args, out=input, **kwargs)
-
-
-_ARGUMENTS = {
-    name: tuple(inspect.signature(getattr(functional, name)).parameters)[:-2] for name, _ in FUNCTIONS.values()
-}  # without stats and gradient_stats
-_NUMBERS = ("negative_slope", "alpha", "beta", "threshold")
-
-
-def takes(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether geoact computes this call of torch's function; if not, torch does, and says what is wrong if anything."""
-    names = _ARGUMENTS[name]
-    given = {**dict(zip(names, args, strict=False)), **kwargs}
-    x = given.get("input")
-    if len(args) > len(names) or given.pop("out", None) is not None or not set(given) <= set(names):
-        return False
-    if not isinstance(x, torch.Tensor) or not modules.supported(x):
-        return False
-    weight = given.get("weight", x)
-    if not isinstance(weight, torch.Tensor) or not modules.supported(weight):
-        return False
-    return all(modules.is_number(given[n], n) for n in _NUMBERS if n in given)
-
-
-class SwappedFunction:
-    """A function of torch kept in an attribute of a module, computed by geoact where it can.
-
-    Attributes
-    ----------
-    original : callable
-        torch's function, or a functools.partial of one.
-    """
-
-    def __init__(self, original: Callable[..., Any]) -> None:
-        self.original = original
-        inner = original.func if isinstance(original, functools.partial) else original
-        self.name = FUNCTIONS[inner][0]
-
-    @staticmethod
-    def of(value: object) -> SwappedFunction | None:
-        """The swap of an attribute's value, or None where that is nothing of ours."""
-        inner = value.func if isinstance(value, functools.partial) else value
-        return SwappedFunction(value) if callable(inner) and function_for(inner) is not None else None  # type: ignore[arg-type]
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """As the original."""
-        inner = self.original
-        if not _compiling() and _function_modes():
-            return inner(*args, **kwargs)  # somebody intercepts torch's functions: let him see one
-        if isinstance(inner, functools.partial):
-            args, kwargs = (*inner.args, *args), {**inner.keywords, **kwargs}
-            inner = inner.func
-        ours = function_for(inner) if takes(self.name, args, kwargs) else None
-        return (ours or inner)(*args, **{k: v for k, v in kwargs.items() if k != "out" or ours is None})
-
-    def __repr__(self) -> str:
-        return f"<geoact's {self.name}>"

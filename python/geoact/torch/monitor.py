@@ -23,7 +23,7 @@ from geoact.torch import known, swap
 from geoact.torch.alerts import DEFAULT_RULES, Rule, check
 from geoact.torch.calls import Calls
 from geoact.torch.modules import Activation
-from geoact.torch.probe import Family, Probe, claimed
+from geoact.torch.probe import Family, Probe, claimed, followed
 from geoact.torch.reading import Layer, Reading
 from geoact.torch.watched import Watched, layers_of
 
@@ -142,6 +142,7 @@ class Monitor:
         self._watched = self._choose()
         if not self._watched and self._calls is None:
             self._refuse()
+        self._followed: list[nn.Module] = []
         self._gone: list[Watched] = []  # modules that left the model within this window
         self.last: Reading | None = None
         self._step = 0
@@ -204,9 +205,6 @@ class Monitor:
         return self._step >= self._warmup and (self._step - self._warmup) % self._every == 0
 
     def _arm(self) -> None:
-        if self._due():
-            # A layer that was replaced or added since is watched from here on.
-            self._claim(self._choose())
         for part in self._parts():
             if self._due():
                 part.arm()
@@ -214,10 +212,17 @@ class Monitor:
                 part.disarm()
 
     def _claim(self, watched: list[Watched]) -> None:
+        """Hold these modules, and let go of those held before; nothing changes where another monitor holds one."""
         mine = {id(w.module) for w in self._watched} if self._entered else set()
         for w in watched:
             if w.module in claimed and id(w.module) not in mine:
                 raise RuntimeError(f"{w.name} is watched by another monitor already: leave that one first")
+        if self._calls is not None and not self._entered:
+            modules = list(self._model.modules())
+            if any(module in followed for module in modules):
+                raise RuntimeError("the calls of model are watched by another monitor already: leave that one first")
+            followed.update(modules)
+            self._followed = modules
         kept = {id(w.module) for w in watched}
         for w in self._watched:
             if id(w.module) not in kept:
@@ -240,7 +245,7 @@ class Monitor:
     def __enter__(self) -> Monitor:
         if self._entered:
             raise RuntimeError("this monitor is entered already")
-        self._claim(self._watched)
+        self._claim(self._choose())
         self._entered = True
         self._arm()
         return self
@@ -253,6 +258,9 @@ class Monitor:
             part.disarm()
         for watched in self._watched:
             claimed.discard(watched.module)
+        for module in self._followed:
+            followed.discard(module)
+        self._followed = []
         problems: list[Exception] = []
         if self._snapshot().layers:  # what was begun is kept, above all where the training failed
             self._complete(problems)
@@ -282,6 +290,8 @@ class Monitor:
             if self._measured == self._window:
                 reading = self._complete(problems)
         self._step += 1
+        if self._due():
+            self._claim(self._choose())  # a layer that was replaced or added since is watched from here on
         self._arm()
         if problems:
             raise problems[0]

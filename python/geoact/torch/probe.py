@@ -24,6 +24,7 @@ _traced = torch._C._get_tracing_state
 
 # Modules that a monitor holds: nobody else may watch or convert them meanwhile.
 claimed: WeakSet[nn.Module] = WeakSet()
+followed: WeakSet[nn.Module] = WeakSet()  # those whose functional calls one watches
 
 
 def running_backward() -> bool:

@@ -19,9 +19,10 @@ import torch
 from torch import nn
 
 from geoact.torch import known
+from geoact.torch.catching import SwappedFunction
 from geoact.torch.known import Twin
 from geoact.torch.modules import Activation
-from geoact.torch.probe import claimed
+from geoact.torch.probe import claimed, followed
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def check_model(model: object) -> nn.Module:
 def _not_watched(model: object) -> nn.Module:
     checked = check_model(model)
     for name, module in checked.named_modules():
-        if module in claimed:
+        if module in claimed or module in followed:
             raise RuntimeError(f"{show(name)} is being watched: convert or revert before or after the monitor's block")
     return checked
 
@@ -133,7 +134,7 @@ def convert(model: nn.Module) -> nn.Module:
             vars(module)["_before"] = before, tuple(set(vars(module)) - had)
         if not isinstance(module, Activation):
             for attribute, value in list(vars(module).items()):
-                swapped = known.SwappedFunction.of(value)
+                swapped = SwappedFunction.of(value)
                 if swapped is not None:
                     setattr(module, attribute, swapped)
     return model
@@ -150,7 +151,7 @@ def conversion(model: nn.Module) -> Conversion:
         elif known.looks_like_activation(module):
             left.append(Left(show(name), type(module).__name__, _why_left(module)))
         for attribute, value in vars(module).items():
-            if isinstance(value, known.SwappedFunction):
+            if isinstance(value, SwappedFunction):
                 path = f"{show(name)}.{attribute}" if name else attribute
                 swapped.append(Swapped(path, value.name, f"geoact.torch.functional.{value.name}"))
     return Conversion(tuple(swapped), tuple(left + functional_calls(model)))
@@ -175,7 +176,7 @@ def revert(model: nn.Module) -> nn.Module:
         if before is not None:
             _change_back(module, *before)
         for attribute, value in list(vars(module).items()):
-            if isinstance(value, known.SwappedFunction):
+            if isinstance(value, SwappedFunction):
                 setattr(module, attribute, value.original)
     return model
 
@@ -206,7 +207,7 @@ def functional_calls(model: nn.Module) -> list[Left]:
     return found
 
 
-@functools.cache  # code does not change while it runs
+@functools.lru_cache(1024)  # code does not change while it runs
 def _calls(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(_search(function))
 

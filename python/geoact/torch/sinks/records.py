@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TextIO
@@ -15,7 +16,7 @@ from geoact.torch.reading import COLUMNS, Reading
 from geoact.torch.sinks.base import target
 
 
-class _Lines:
+class _Lines(ABC):
     """A file to which whole lines are appended, one flushed write for each reading."""
 
     def __init__(self, path: str | os.PathLike[str], append: bool) -> None:
@@ -33,12 +34,13 @@ class _Lines:
     def _header(self) -> str:
         return ""
 
+    @abstractmethod
     def _columns(self, first: str) -> Iterable[str]:
         """The columns that the first line of an existing file speaks of."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _lines(self, reading: Reading) -> str:
-        raise NotImplementedError
+        """The lines of a reading."""
 
     def _append(self, text: str) -> None:
         self._file.write(text)

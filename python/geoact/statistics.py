@@ -41,6 +41,15 @@ _BY_NAME = {
 }
 
 
+def pandas() -> Any:  # noqa: ANN401
+    """The package, for ``to_dataframe``, or how to install it."""
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError("to_dataframe needs pandas: pip install pandas") from error
+    return pd
+
+
 class Numbered:
     """An object that a traced program can refer to: by a number, in a tensor where torch is loaded."""
 
@@ -194,10 +203,7 @@ class _Statistics(Numbered, ABC):
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_dataframe needs pandas: pip install pandas") from error
+        pd = pandas()
         group, _ = self._rows()
         columns = {row.name: np.atleast_1d(self._compute(row)) for row in group}
         return pd.DataFrame(columns, index=pd.RangeIndex(self.groups, name=self._per))

@@ -61,6 +61,19 @@ def data(path):
     return json.loads(text)
 
 
+def test_a_page_of_ours_is_replaced_and_nothing_else(run, tmp_path):
+    path = tmp_path / "page.html"
+    for _ in range(2):
+        sink = HTML(path)
+        sink.write(run[0])
+        sink.close()
+    assert data(path)["curves"]
+    path.write_text("<html>precious</html>")
+    with pytest.raises(ValueError, match="no page of geoact's"):
+        HTML(path)
+    assert path.read_text() == "<html>precious</html>"
+
+
 def test_page_is_written_when_due_and_at_the_end(run, tmp_path):
     path = tmp_path / "page.html"
     sink = HTML(path, every=2)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoact.statistics import GeometryStats, GradientStats
+from geoact.statistics import GeometryStats, GradientStats, pandas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -284,10 +284,7 @@ class Reading:
         ImportError
             If pandas is not installed.
         """
-        try:
-            import pandas as pd
-        except ImportError as error:
-            raise ImportError("to_dataframe needs pandas: pip install pandas") from error
+        pd = pandas()
         return pd.DataFrame(self.rows(), columns=list(COLUMNS))
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <string>
 
-#include "sim.h"
+#include "../sim.h"
 
 namespace geoact::sim {
 

@@ -15,8 +15,18 @@ void Accumulator::reset() {
   ++version_;
   calls_ = order_ = 0;
   groups_ = per_ == Per::tensor ? 1 : 0;
-  cells_.assign(size_t(groups_ * cells_per_group()), 0.0);
-  init_cells(direction_, level_, cells_.data(), groups_);
+  cells_ = empty(groups_);
+  // Graphs that were captured go on adding where they did.
+  std::erase_if(records_, [](const auto& records) { return records->rows(); });
+  for (const auto& records : records_) records->reset(empty(records->groups()));
+  for (const auto& records : records_)
+    if (!enabled_) records->enable(false);
+}
+
+std::vector<double> Accumulator::empty(int64_t groups) const {
+  std::vector<double> cells(size_t(groups * cells_per_group()));
+  init_cells(direction_, level_, cells.data(), groups);
+  return cells;
 }
 
 Grouping Accumulator::grouping(const Tensor& x, const char* name) const {
@@ -58,8 +68,68 @@ void Accumulator::append(const double* cells, int64_t groups) {
   groups_ = total;
 }
 
+void Accumulator::settle(DType dtype) {
+  static int64_t order_of_firsts = 0;  // guarded by the interpreter lock
+  if (!order_) order_ = ++order_of_firsts;
+  ++version_;
+  seen_ = true;
+  dtype_ = dtype;
+}
+
+// --- on devices ----------------------------------------------------------------------------------------------------------
+
+std::shared_ptr<DeviceRecords> Accumulator::records_on(const Tensor& x, const Grouping& grouping) const {
+  const bool rows = per_ == Per::row;
+  for (const auto& records : records_)
+    if (records->holds(x, grouping.groups)) return records;
+  auto records = std::make_shared<DeviceRecords>(x, cells_per_group(), grouping.groups, rows ? std::vector<double>() : empty(grouping.groups), rows);
+  if (!enabled_) records->enable(false);
+  return records;
+}
+
+void Accumulator::measured_on(const Tensor& x, const Grouping& grouping, const std::shared_ptr<DeviceRecords>& records) {
+  if (std::find(records_.begin(), records_.end(), records) == records_.end()) records_.push_back(records);
+  if (per_ == Per::channel && groups_ == 0) {
+    groups_ = grouping.groups;
+    cells_ = empty(groups_);
+  }
+  settle(x.dtype);
+}
+
+void Accumulator::enable(bool on) {
+  for (const auto& records : records_) records->enable(on);
+  enabled_ = on;
+}
+
+int64_t Accumulator::groups() const {
+  int64_t groups = groups_;
+  for (const auto& records : records_) groups += records->rows() ? records->groups() : 0;
+  return groups;
+}
+
+int64_t Accumulator::calls() const {
+  int64_t calls = calls_;
+  for (const auto& records : records_) calls += records->calls();
+  return calls;
+}
+
+Accumulator Accumulator::gathered() const {
+  Accumulator whole = *this;
+  whole.records_.clear();
+  for (const auto& records : records_) {
+    // Of another number of channels, from before a reset: nothing was added there since, but by old graphs.
+    if (per_ == Per::channel && records->groups() != groups_) continue;
+    const std::vector<double> cells = records->read(cells_per_group(), whole.calls_);
+    if (records->rows())
+      whole.append(cells.data(), records->groups());
+    else
+      active_isa().kernels[int(DType::float64)]->combine(direction_, level_, whole.cells_.data(), cells.data(), groups_);
+  }
+  return whole;
+}
+
 void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vector<double>& cells) {
-  const bool first = per_ == Per::channel && !seen_;
+  const bool first = per_ == Per::channel && groups_ == 0;
   // Another thread may have used the accumulator while this call computed.
   if (seen_ && dtype != dtype_) throw py::value_error("stats was given data of two dtypes by two threads at once");
   if (!first && per_ == Per::channel && grouping.groups != groups_)
@@ -69,15 +139,12 @@ void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vecto
   } else {
     active_isa().kernels[int(DType::float64)]->combine(direction_, level_, cells_.data(), cells.data(), groups_);
   }
-  static int64_t order_of_firsts = 0;  // guarded by the interpreter lock
-  if (!order_) order_ = ++order_of_firsts;
   ++calls_;
-  ++version_;
-  seen_ = true;
-  dtype_ = dtype;
+  settle(dtype);
 }
 
-void Accumulator::merge(const Accumulator& other) {
+void Accumulator::merge(const Accumulator& from) {
+  const Accumulator other = from.gathered();  // it may be this one
   if (other.direction_ != direction_) throw py::type_error("other is not the same kind of statistics");
   const auto differ = [](const char* what) {
     throw py::value_error(std::string("other has a different ") + what + "; only like statistics merge");
@@ -89,17 +156,17 @@ void Accumulator::merge(const Accumulator& other) {
   if (!other.seen_) return;
   if (seen_ && other.dtype_ != dtype_) differ("dtype");
   if (per_ == Per::channel && seen_ && other.groups_ != groups_) differ("number of channels");
-  const std::vector<double> cells = other.cells_;  // other may be this one
   Grouping grouping;
   grouping.groups = other.groups_;
   const int64_t calls = other.calls_;
-  absorb(grouping, other.dtype_, cells);
+  absorb(grouping, other.dtype_, other.cells_);
   calls_ += calls - 1;
 }
 
 py::object Accumulator::cells() const {
-  auto array = new_float64({cells_per_group(), groups_});
-  std::copy(cells_.begin(), cells_.end(), float64_data(array));
+  const Accumulator whole = gathered();
+  auto array = new_float64({cells_per_group(), whole.groups_});
+  std::copy(whole.cells_.begin(), whole.cells_.end(), float64_data(array));
   return array;
 }
 
@@ -120,6 +187,7 @@ void Accumulator::set_cells(py::object cells, const std::string& dtype, int64_t 
     for (int64_t g = 0; g < groups; ++g)
       std::memcpy(&fresh[size_t(k * groups + g)],
                   tensor.array.data + k * tensor.array.stride[0] + g * tensor.array.stride[1], sizeof(double));
+  reset();
   cells_.swap(fresh);
   groups_ = groups;
   seen_ = found != none;
@@ -149,11 +217,12 @@ void register_accumulator(py::module_& m) {
            py::arg("direction"), py::arg("per"), py::arg("channel_axis"), py::arg("level"), py::arg("saturation"))
       .def("merge", &Accumulator::merge, py::arg("other"))
       .def("reset", &Accumulator::reset)
-      .def("copy", [](const Accumulator& self) { return Accumulator(self); })
+      .def("copy", &Accumulator::gathered)
       .def("cells", &Accumulator::cells, "Records as (fields, groups) float64: a copy.")
       .def("set_cells", &Accumulator::set_cells, py::arg("cells"), py::arg("dtype"), py::arg("calls") = 0)
       .def_property_readonly("calls", &Accumulator::calls, "Calls measured.")
-      .def_property_readonly("version", &Accumulator::version, "Changes whenever the record does.")
+      .def_property_readonly("version", [](Accumulator& self) { return self.version(); }, "Changes whenever the record does.")
+      .def_property("enabled", &Accumulator::enabled, &Accumulator::enable, "Whether calls are measured.")
       .def_property_readonly("order", &Accumulator::order, "Place among the first calls of all accumulators, or 0.")
       .def_property_readonly("groups", &Accumulator::groups)
       .def_property_readonly("dtype", &Accumulator::dtype, "Name of the dtype measured so far, or ''.");

@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -37,19 +38,31 @@ class Accumulator {
   double saturation() const { return saturation_; }
   Per per() const { return per_; }
   int64_t channel_axis() const { return channel_axis_; }
-  int64_t groups() const { return groups_; }
+  int64_t groups() const;
   std::string dtype() const { return seen_ ? dtype_name(dtype_) : ""; }
   // Calls measured, and the place of the first of them among the first calls of all accumulators: the order of layers.
-  int64_t calls() const { return calls_; }
+  int64_t calls() const;
   int64_t order() const { return order_; }
   // Changes whenever the record does, so that what was derived from it can be kept until then.
-  int64_t version() const { return version_; }
+  // A record on a device may change without being asked, by the replay of a graph: then every look is a new one.
+  int64_t version() { return records_.empty() ? version_ : ++version_; }
+
+  // Where a call on a device adds its record; nothing of this one changes until `measured_on` says that it has.
+  std::shared_ptr<DeviceRecords> records_on(const Tensor& x, const Grouping& grouping) const;
+  void measured_on(const Tensor& x, const Grouping& grouping, const std::shared_ptr<DeviceRecords>& records);
+  // Whether calls are measured: on devices a word that kernels read, so that it works inside a captured graph.
+  bool enabled() const { return enabled_; }
+  void enable(bool on);
+  // This one with what lies on devices, and nothing there.
+  Accumulator gathered() const;
 
   py::object cells() const;  // (fields, groups) float64, a copy
   void set_cells(py::object cells, const std::string& dtype, int64_t calls);
 
  private:
   void append(const double* cells, int64_t groups);
+  std::vector<double> empty(int64_t groups) const;
+  void settle(DType dtype);  // at every call
 
   Direction direction_;
   Per per_;
@@ -59,7 +72,9 @@ class Accumulator {
   bool seen_ = false;  // whether dtype_ is settled
   DType dtype_ = DType::float32;
   int64_t groups_ = 0, calls_ = 0, order_ = 0, version_ = 0;
+  bool enabled_ = true;
   std::vector<double> cells_;  // [field][group]
+  std::vector<std::shared_ptr<DeviceRecords>> records_;
 };
 
 void register_accumulator(py::module_& m);

@@ -37,12 +37,13 @@ Outcome run(const Request& request) {
   Prepared p;
   try {
     prepare(request, p);
+    if (p.in[0].backend) return Outcome::refused;  // a backend needs the array, not only its memory
   } catch (const std::exception&) {
     return Outcome::refused;
   }
   try {
     auto* stats = static_cast<Accumulator*>(request.accumulator);
-    finish(p.call, p.in[0], stats, request.parameter_gradient, request.locked);
+    finish(p.call, p.in[0], p.parameters, stats, request.parameter_gradient, request.locked);
   } catch (const py::builtin_exception& error) {
     if (request.locked) error.set_error();
     return Outcome::failed;

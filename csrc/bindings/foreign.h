@@ -18,6 +18,9 @@ struct Borrowed {
   int64_t address;
   std::vector<int64_t> shape, stride;  // strides in elements
   DType dtype;
+  Device device;
+  int64_t stream = 0;
+  py::object allocate;  // callable(bytes) -> (owner, address) on that device, or None
 };
 
 // Fills `tensor` and returns true where `object` is such an array on the CPU; false where it is something else.
@@ -27,6 +30,12 @@ bool foreign_view(py::handle object, const char* name, Tensor& tensor);
 void describe(const Described& from, const char* name, Tensor& tensor);
 // A new array of the package of `like`, laid out like it.
 py::object foreign_empty_like(const Tensor& like);
+
+Memory foreign_allocate(const Tensor& like, int64_t bytes);
+// Whether memory allocated while a graph is captured belongs to that graph.
+bool owned_by_graph(const Tensor& like);
+// The array of one float64 at this address, as an array of the package of `like`.
+py::object foreign_number(const Tensor& like, const Memory& memory);
 
 void register_foreign(py::module_& m);
 

@@ -27,13 +27,37 @@ py::object forward(int activation, py::handle x_object, py::tuple values, py::tu
   const Tensor* inputs[] = {&x};
   Call call = begin(Direction::forward, activation, inputs, 1, out.tensor.array, out.in_place);
   if (values.size()) place_parameters(call, held, axis);
-  finish(call, x, stats, nullptr);
+  finish(call, x, held, stats, nullptr);
   return std::move(out.object);
+}
+
+// Where the gradient of a parameter goes: float64 on the CPU; on a device an array like the parameter, or one float64
+// there if that is a number.
+struct Gradient {
+  py::object object;
+  void* data;
+};
+Gradient new_gradient(const Tensor& dy, const Parameters& held, py::handle given) {
+  if (!dy.backend || dy.size == 0) {
+    py::object array = new_float64({held.size[0]});
+    return {array, float64_data(array)};
+  }
+  if (!given.is_none()) {
+    const Tensor tensor = view(given, "gradient");
+    return {py::reinterpret_borrow<py::object>(given), tensor.array.data};
+  }
+  if (held.weighted) {
+    Output out = output(py::none(), "gradient", held.weight, {}, {});
+    return {std::move(out.object), out.tensor.array.data};
+  }
+  const Memory memory = allocate(dy, sizeof(double));
+  if (!dy.numpy) return {foreign_number(dy, memory), memory.address};
+  return {memory.owner.attr("view")("f8"), memory.address};
 }
 
 py::object backward(int activation, py::handle dy_object, py::handle saved_object, const std::string& saved_name,
                     py::tuple values, py::tuple names, py::handle out_object, Accumulator* stats,
-                    int64_t channel_axis) {
+                    int64_t channel_axis, py::handle gradient_object) {
   const Tensor dy = view(dy_object, "dy"), saved = view(saved_object, saved_name.c_str());
   require_same(saved, saved_name.c_str(), dy, "dy");
   const int axis = channel_axis_of(dy, channel_axis);
@@ -45,13 +69,13 @@ py::object backward(int activation, py::handle dy_object, py::handle saved_objec
   Call call = begin(Direction::backward, activation, inputs, 2, out.tensor.array, out.in_place);
   place_parameters(call, held, axis);
   if (!activation_rows()[size_t(activation)].trainable) {
-    finish(call, dy, stats, nullptr);
+    finish(call, dy, held, stats, nullptr);
     return std::move(out.object);
   }
   call.parameters = held.size[0];
-  py::object gradient = new_float64({held.size[0]});
-  finish(call, dy, stats, float64_data(gradient));
-  return py::make_tuple(std::move(out.object), gradient);
+  Gradient gradient = new_gradient(dy, held, gradient_object);
+  finish(call, dy, held, stats, gradient.data);
+  return py::make_tuple(std::move(out.object), std::move(gradient.object));
 }
 
 std::vector<std::string> isa_names(bool supported_only) {
@@ -82,12 +106,13 @@ PYBIND11_MODULE(_core, m) {
   import_numpy();
   register_accumulator(m);
   register_foreign(m);
+  register_device(m);
   register_api(m);
 
   m.def("forward", &forward, py::arg("activation"), py::arg("x"), py::arg("values"), py::arg("names"), py::arg("out"),
         py::arg("stats").none(true), py::arg("channel_axis"));
   m.def("backward", &backward, py::arg("activation"), py::arg("dy"), py::arg("saved"), py::arg("saved_name"),
-        py::arg("values"), py::arg("names"), py::arg("out"), py::arg("stats").none(true), py::arg("channel_axis"));
+        py::arg("values"), py::arg("names"), py::arg("out"), py::arg("stats").none(true), py::arg("channel_axis"), py::arg("gradient") = py::none());
 
   m.def("activations", [] {
     py::list rows;

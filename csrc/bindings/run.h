@@ -21,7 +21,9 @@ void require(const Accumulator* stats, Direction direction, const Tensor& x);
 
 // Runs the call and adds its record to `stats`. `locked` tells whether the caller holds the interpreter lock, which it
 // must where there are statistics; long calls let go of it.
-void finish(Call& call, const Tensor& x, Accumulator* stats, double* parameter_gradient, bool locked = true);
+// `parameter_gradient`: float64 values on the CPU; on a device see run_on_device.
+void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* parameter_gradient,
+            bool locked = true);
 
 void register_api(py::module_& m);  // api.h
 

@@ -3,6 +3,7 @@
 #include "foreign.h"
 
 #define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL geoact_numpy
 #include <numpy/arrayobject.h>
 
 #include <algorithm>
@@ -143,7 +144,18 @@ Tensor view(py::handle object, const char* name) {
   tensor.size = PyArray_SIZE(array);
   tensor.numpy = true;
   tensor.writable = PyArray_ISWRITEABLE(array);
+  tensor.backend = backend_for(tensor, name);
   return tensor;
+}
+
+const cuda::Backend* backend_for(const Tensor& tensor, const char* name) {
+  const cuda::Backend* backend = backend_of(tensor.device, name);
+  if (!backend) return nullptr;
+  bool aligned = reinterpret_cast<uintptr_t>(tensor.array.data) % uintptr_t(tensor.item_size) == 0;
+  for (int i = 0; i < tensor.rank; ++i) aligned &= tensor.array.stride[i] % tensor.item_size == 0;
+  if (aligned) return backend;
+  if (tensor.device.type == Device::cpu) return nullptr;
+  throw py::value_error(std::string(name) + " lies at odd addresses, where the device cannot read it; pass a copy");
 }
 
 void require_same(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name) {
@@ -153,6 +165,14 @@ void require_same(const Tensor& a, const char* a_name, const Tensor& b, const ch
   if (a.dtype != b.dtype)
     throw py::type_error(std::string(a_name) + " is " + dtype_name(a.dtype) + ", but " + b_name + " is " +
                          dtype_name(b.dtype) + "; they must be equal");
+  if (!(a.device == b.device))
+    throw py::value_error(std::string(a_name) + " is on the device " + device_text(a) + ", but " + b_name + " is on " +
+                          device_text(b) + "; they must be equal");
+}
+
+std::string device_text(const Tensor& tensor) {
+  if (tensor.device.type == Device::cpu || tensor.device.type == Device::cuda_host) return "cpu";
+  return "cuda:" + std::to_string(tensor.device.id);
 }
 
 Output output(py::handle out, const char* name, const Tensor& like, std::initializer_list<const Tensor*> inputs,
@@ -210,6 +230,7 @@ double widen(DType dtype, const char* item) {
 
 void Parameters::put(int k, DType dtype_of_x, const double* from, int64_t n) {
   double* into = single_[k];
+  number[k] = n == 1 ? *from : 0;
   if (n > 1) {
     storage_[k].resize(size_t(n + padding));
     into = storage_[k].data();
@@ -234,6 +255,15 @@ void Parameters::put_array(int k, const std::string& name, const Tensor& value, 
   if (value.rank > 1 || (value.size != 1 && value.size != channels))
     throw py::value_error(name + " has shape " + shape_text(value.shape, value.rank) +
                           "; accepted: one value, or one per channel, here (" + std::to_string(channels) + ",)");
+  if (!(value.device == x.device))
+    throw py::value_error(name + " is on the device " + device_text(value) + ", but x is on " + device_text(x) +
+                          "; they must be equal");
+  if (x.backend) {
+    weighted = true;
+    weight = value;
+    size[k] = value.size;
+    return;
+  }
   std::vector<double> doubles(size_t(std::max<int64_t>(value.size, 1)));
   for (int64_t i = 0; i < value.size; ++i)
     doubles[size_t(i)] = widen(value.dtype, value.array.data + i * (value.rank ? value.array.stride[0] : 0));

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../cpu/dispatch.h"
+#include "device.h"
 
 namespace geoact::bindings {
 
@@ -27,10 +28,16 @@ struct Tensor {
   int64_t size = 0;
   bool numpy = false;  // else of another package (foreign.h)
   bool writable = true;
+  Device device;
+  void* stream = nullptr;  // of the device, current when the array was described
+  const cuda::Backend* backend = nullptr;  // null: computed on by the CPU kernels
 };
 
 // `name` is the argument as the user knows it.
 Tensor view(py::handle object, const char* name);
+std::string device_text(const Tensor& tensor);
+// What computes on the tensor; null for the CPU kernels.
+const cuda::Backend* backend_for(const Tensor& tensor, const char* name);
 void require_same(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name);
 
 // The output: a new array laid out like `like`, or the caller's, checked. `in_place` tells whether it is one of the
@@ -55,6 +62,10 @@ class Parameters {
 
   const void* data[max_parameters] = {};
   int64_t size[max_parameters] = {};  // 1, or one per channel
+  // The same as they came, for a device: numbers, or one array that lies there.
+  double number[max_parameters] = {};
+  bool weighted = false;
+  Tensor weight;
 
  private:
   static constexpr int padding = 16;

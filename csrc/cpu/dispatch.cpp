@@ -146,35 +146,6 @@ namespace {
 constexpr int64_t elements_per_part = 65536, elements_per_partial_record = 1024, most_parts = 4096, flat_unit = 4096,
                   short_run = 512;
 
-// Largest strides outermost, neighbours that step alike merged, axes of one element dropped.
-void arrange(const Call& call, Task& task) {
-  task.rank = 0;
-  for (int i = 0; i < call.rank; ++i) {
-    if (call.shape[i] == 1) continue;
-    Axis& axis = task.axis[task.rank++];
-    axis = {call.shape[i], {}, call.group_stride[i], call.parameter_step[i]};
-    for (int k = 0; k < call.inputs; ++k) axis.stride[k] = call.in[k].stride[i];
-    axis.stride[call.inputs] = call.out.stride[i];
-  }
-  std::stable_sort(task.axis, task.axis + task.rank,
-                   [](const Axis& a, const Axis& b) { return std::abs(a.stride[0]) > std::abs(b.stride[0]); });
-  int last = 0;
-  for (int i = 1; i < task.rank; ++i) {
-    Axis& outer = task.axis[last];
-    const Axis& inner = task.axis[i];
-    bool alike = outer.group == inner.group * inner.size && outer.parameter == inner.parameter * inner.size;
-    for (int k = 0; k <= call.inputs; ++k) alike &= outer.stride[k] == inner.stride[k] * inner.size;
-    if (alike) {
-      const int64_t size = outer.size * inner.size;
-      outer = inner;
-      outer.size = size;
-    } else {
-      task.axis[++last] = inner;
-    }
-  }
-  if (task.rank) task.rank = last + 1;
-}
-
 // Images of small maps (N, C, H, W): a channel comes in many short runs, and a run costs a record. Walking all runs of
 // a channel together, gathered into whole tiles, costs one record per tile.
 void join_short_runs(Task& task) {
@@ -248,8 +219,7 @@ void run_part(void* context, int64_t i) {
 
 void execute(const Call& call, double* cells, double* parameter_gradient) {
   const Kernels& kernels = *active_isa().kernels[int(call.dtype)];
-  int64_t total = 1;
-  for (int i = 0; i < call.rank; ++i) total *= call.shape[i];
+  const int64_t total = elements_of(call);
   if (cells) init_cells(call.direction, call.level, cells, call.groups);
   if (parameter_gradient) std::fill_n(parameter_gradient, call.parameters, 0.0);
   if (total == 0) return;
@@ -269,7 +239,7 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   task.cells = cells;
   task.groups = call.groups;
   task.parameter_gradient = parameter_gradient;
-  arrange(call, task);
+  task.rank = arrange(call, task.axis);
   // The order in which a parameter's gradient is summed must not depend on whether statistics are asked for.
   if (cells && call.groups > 1 && !parameter_gradient) join_short_runs(task);
 

@@ -4,11 +4,9 @@
 
 #include <cstdint>
 
-namespace geoact {
+#include "../call/call.h"
 
-inline constexpr int max_parameters = 2;
-inline constexpr int max_rank = 64;  // NumPy's
-inline constexpr int max_arrays = 3;
+namespace geoact {
 
 // A matrix of adjacent columns: what one kernel call passes over. Strides count elements.
 struct Block {
@@ -26,16 +24,6 @@ struct Block {
   void* parameter_lanes;  // one vector per strip
   void* past_cache;       // where a flat block's output goes instead of `out`, or null
 };
-
-// One axis of the iteration space. `group` and `parameter` say how far one step moves in the statistics and in the
-// parameter array; an axis with both 0 is "plain".
-struct Axis {
-  int64_t size;
-  int64_t stride[max_arrays];  // bytes: inputs, then the output
-  int64_t group, parameter;
-};
-
-enum class Direction : int { forward, backward };
 
 // Everything a worker needs to run one part of a call.
 struct Task {

@@ -47,7 +47,7 @@ struct CenteredSigmoid : ActivationSavingY {
   static constexpr bool increasing = true;
   GEOACT_HD V value(V x) const {
     const TanhQuotient<V> q = tanh_of_half<2>(abs(x));
-    return with_sign(q.above / q.below, x);
+    return with_sign(quotient(q.above, q.below), x);
   }
   GEOACT_HD V slope(V, V y) const { return square_below(y, scalar_of<V>(0.5)); }
 };
@@ -58,7 +58,7 @@ struct Tanh : ActivationSavingY {
   static constexpr bool increasing = true;
   GEOACT_HD V value(V x) const {
     const TanhQuotient<V> q = tanh_of_half<1>(abs(x + x));
-    return with_sign(q.above / q.below, x);
+    return with_sign(quotient(q.above, q.below), x);
   }
   GEOACT_HD V slope(V, V y) const { return square_below(y, scalar_of<V>(1)); }
 };
@@ -124,11 +124,11 @@ struct Silu : Activation {
   static constexpr const char* name = "silu";
   GEOACT_HD V value(V x) const {
     const Logistic<V> s = logistic(x);
-    return ldexp(x / s.denominator(), s.n);
+    return ldexp(quotient(x, s.denominator()), s.n);
   }
   GEOACT_HD V slope(V x, V) const {
     const Logistic<V> s = logistic(x);
-    const V inverse = lit<V>(1) / s.denominator(), sigma = s.power * inverse;
+    const V inverse = quotient(lit<V>(1), s.denominator()), sigma = s.power * inverse;
     const V bounded = max(V(logistic_zero<V>), min(V(logistic_one<V>), x));
     return fma(bounded * sigma, s.complement(inverse), sigma);
   }
@@ -158,12 +158,12 @@ struct GeluTanh : Activation {
   GEOACT_HD V value(V x) const {
     const V bounded = max(V(zero), x);
     const Logistic<V> s = logistic_unbounded(argument(min(V(one), bounded)));
-    return nan_at_minus_infinity(x, ldexp(bounded / s.denominator(), s.n));
+    return nan_at_minus_infinity(x, ldexp(quotient(bounded, s.denominator()), s.n));
   }
   GEOACT_HD V slope(V x, V) const {
     const V bounded = min(V(one), max(V(zero), x));
     const Logistic<V> s = logistic_unbounded(argument(bounded));
-    const V inverse = lit<V>(1) / s.denominator(), sigma = s.power * inverse;
+    const V inverse = quotient(lit<V>(1), s.denominator()), sigma = s.power * inverse;
     const V rate = fma(bounded * bounded, V(3 * Argument::cubic), V(Argument::linear + Argument::linear_tail));
     return fma(bounded * sigma * rate, s.complement(inverse), sigma);
   }
@@ -232,13 +232,13 @@ struct Mish : Activation {
   GEOACT_HD V value(V x) const {
     const V bounded = max(V(zero), x), low = min(V(one), bounded), n = exponent(low), r = remainder(low, n);
     const V ratio = expm1_ratio(r), e = ldexp(fma(ratio, r, lit<V>(1)), n);
-    const V above = plus_2(e), quotient = above / below(e, above);
-    const V times_p = fma(quotient * ratio, r, quotient);
+    const V above = plus_2(e), share = quotient(above, below(e, above));
+    const V times_p = fma(share * ratio, r, share);
     return nan_at_minus_infinity(x, ldexp(bounded * times_p, n));
   }
   GEOACT_HD V slope(V x, V) const {
     const V e = exp(min(V(one), max(V(zero), x)));
-    const V above = plus_2(e), inverse = lit<V>(scale) / below(e, above), w = e * (e + lit<V>(2));
+    const V above = plus_2(e), inverse = quotient(lit<V>(scale), below(e, above)), w = e * (e + lit<V>(2));
     return inverse * fma(lit<V>(4) * min(V(one), max(V(zero), x)) * inverse, fma(e, e, e), w);
   }
 
@@ -275,17 +275,17 @@ struct Swish : Activation {
   GEOACT_HD explicit Swish(V beta) : beta(beta) {}
   GEOACT_HD V value(V x) const {
     const Logistic<V> s = logistic(product(x, beta));
-    return ldexp(x / s.finer_denominator(), s.n);
+    return ldexp(quotient(x, s.finer_denominator()), s.n);
   }
   GEOACT_HD V slope(V x, V) const {
     const Logistic<V> s = logistic(product(x, beta));
-    const V inverse = lit<V>(1) / s.finer_denominator(), sigma = s.power * inverse;
+    const V inverse = quotient(lit<V>(1), s.finer_denominator()), sigma = s.power * inverse;
     const V z = max(V(logistic_zero<V>), min(V(logistic_one<V>), x * beta));
     return fma(z * sigma, s.complement(inverse), sigma);
   }
   GEOACT_HD V param_slope(V x, V) const {
     const Logistic<V> s = logistic(product(x, beta));
-    const V inverse = lit<V>(1) / s.finer_denominator();
+    const V inverse = quotient(lit<V>(1), s.finer_denominator());
     const V inside = select(abs(x * beta) > lit<V>(1000), lit<V>(0), x);
     return (inside * s.power * inverse) * (inside * s.complement(inverse));
   }

@@ -32,6 +32,7 @@ enum class Merge { sum, minimum, maximum, mean, squared_deviation, co_deviation 
 struct Field {
   const char* name;
   Merge merge;
+  int mean = -1, other_mean = -1;  // deviations: the fields of the means they are from
 };
 
 enum class Level { none, counts, moments };
@@ -39,6 +40,44 @@ enum class Level { none, counts, moments };
 // What is known of an activation, so that some of a record follows from the rest of it (activations.h).
 struct Shortcuts {
   bool nonnegative, positive, increasing, rectifier;
+};
+
+// What `visit` of lanes is asked to do.
+template <class V>
+struct Clear {
+  V least;  // what nothing has as its maximum
+  GEOACT_HD void sum(V& a) const { a = lit<V>(0); }
+  GEOACT_HD void lowest(V& a) const { a = lit<V>(__builtin_inf()); }
+  GEOACT_HD void highest(V& a) const { a = least; }
+  template <class C>
+  GEOACT_HD void count(C& a) const {
+    a = C{};
+  }
+};
+// The reducer of `finish` for lanes that are one already.
+struct Itself {
+  GEOACT_HD double sum(double v) const { return v; }
+  GEOACT_HD double lowest(double v) const { return v; }
+  GEOACT_HD double highest(double v) const { return v; }
+  GEOACT_HD double count(double n) const { return n; }
+};
+struct Fold {
+  template <class V>
+  GEOACT_HD void sum(V& a, const V& b) const {
+    a = a + b;
+  }
+  template <class V>
+  GEOACT_HD void lowest(V& a, const V& b) const {
+    a = min(b, a);
+  }
+  template <class V>
+  GEOACT_HD void highest(V& a, const V& b) const {
+    a = max(b, a);
+  }
+  template <class C>
+  GEOACT_HD void count(C& a, const C& b) const {
+    a += b;
+  }
 };
 
 // --- forward: what an activation does to the geometry of its input
@@ -85,9 +124,9 @@ struct Geometry {
                                          {"y_max", Merge::maximum},
                                          {"mean_x", Merge::mean},
                                          {"mean_y", Merge::mean},
-                                         {"m2_x", Merge::squared_deviation},
-                                         {"m2_y", Merge::squared_deviation},
-                                         {"c_xy", Merge::co_deviation},
+                                         {"m2_x", Merge::squared_deviation, mean_x},
+                                         {"m2_y", Merge::squared_deviation, mean_y},
+                                         {"c_xy", Merge::co_deviation, mean_x, mean_y},
                                          {"sum_abs_y", Merge::sum},
                                          {"sum_pos_x", Merge::sum},
                                          {"sum_sq_pos_x", Merge::sum},
@@ -113,13 +152,23 @@ struct Geometry {
     V x_min, x_max, y_min, y_max, finite;
     counter negative, positive, zero, saturated, small;
 
-    GEOACT_HD void clear() {
-      const V o = lit<V>(0), infinity = lit<V>(__builtin_inf());
-      x1 = x2 = y1 = y2 = xy = abs_y = p1 = p2 = f1 = f2 = finite = o;
-      x_min = y_min = infinity;
-      x_max = y_max = -infinity;
-      negative = positive = zero = saturated = small = counter{};
+    // Every member, by how it merges; `f` is given the same one of all `lanes`.
+    template <class F, class... Ls>
+    static GEOACT_HD void visit(F&& f, Ls&... lanes) {
+      if constexpr (L == Level::counts) {
+        f.sum(lanes.finite...);
+      } else {
+        f.sum(lanes.x1...), f.sum(lanes.x2...), f.sum(lanes.y1...), f.sum(lanes.y2...), f.sum(lanes.xy...);
+        f.sum(lanes.abs_y...), f.sum(lanes.p1...), f.sum(lanes.p2...), f.sum(lanes.f1...), f.sum(lanes.f2...);
+      }
+      f.lowest(lanes.x_min...), f.lowest(lanes.y_min...), f.highest(lanes.x_max...), f.highest(lanes.y_max...);
+      f.count(lanes.negative...), f.count(lanes.positive...), f.count(lanes.zero...);
+      f.count(lanes.saturated...), f.count(lanes.small...);
     }
+    GEOACT_HD void clear() { visit(Clear<V>{lit<V>(-__builtin_inf())}, *this); }
+    // Second level of the summation: short float32 sums are added into longer ones, so that no sum of a tile has
+    // more than a few dozen roundings.
+    GEOACT_HD void fold(const Lanes& b) { visit(Fold{}, *this, b); }
 
     // Lanes where `keep` is false hold no datum: they add nothing. M is a type with `value(v)` and `test(mask)`.
     template <Shortcuts K, class M>
@@ -132,10 +181,10 @@ struct Geometry {
       if constexpr (!K.rectifier)
         saturated = tally(saturated, keep.test((K.increasing ? f : abs(f)) < limits.saturation));
       // The accumulator is the second operand: a NaN in x or y then leaves it as it was.
-      x_min = min(keep.value(x, x_min), x_min);
-      x_max = max(keep.value(x, x_max), x_max);
-      y_min = min(keep.value(y, y_min), y_min);
-      y_max = max(keep.value(y, y_max), y_max);
+      x_min = lower(keep.value(x, x_min), x_min);
+      x_max = higher(keep.value(x, x_max), x_max);
+      y_min = lower(keep.value(y, y_min), y_min);
+      y_max = higher(keep.value(y, y_max), y_max);
       if constexpr (L == Level::counts) {
         finite = fma(keep.value(x + y, o), o, finite);  // turns NaN, and stays so, at the first NaN or infinity
       } else {
@@ -156,29 +205,28 @@ struct Geometry {
       }
     }
 
-    // Second level of the summation: short float32 sums are added into longer ones, so that no sum of a tile has
-    // more than a few dozen roundings.
-    GEOACT_HD void fold(const Lanes& b) {
-      negative += b.negative;
-      positive += b.positive;
-      zero += b.zero;
-      saturated += b.saturated;
-      small += b.small;
-      x_min = min(b.x_min, x_min);
-      x_max = max(b.x_max, x_max);
-      y_min = min(b.y_min, y_min);
-      y_max = max(b.y_max, y_max);
-      finite += b.finite;
-      x1 += b.x1;
-      x2 += b.x2;
-      y1 += b.y1;
-      y2 += b.y2;
-      xy += b.xy;
-      abs_y += b.abs_y;
-      p1 += b.p1;
-      p2 += b.p2;
-      f1 += b.f1;
-      f2 += b.f2;
+    // Whether these lanes, of one thread that has nothing else to go by, must be measured again in float64: as
+    // `suspicious`, but before sums from elsewhere are added. `bound` leaves room for those.
+    template <Shortcuts K>
+    GEOACT_HD bool doubtful(V seen, V floor, V bound, V smallest_normal) const {
+      const V o = lit<V>(0), rx = x_max - x_min, ry = y_max - y_min;
+      const V sum = K.rectifier ? x2 + y2 : (x2 + y2) + (p2 + f2);
+      bool doubt = (!(sum < bound)) | ((rx > o) & (rx < floor)) | ((ry > o) & (ry < floor));
+      if constexpr (!K.rectifier)
+        doubt |= ((f1 > o) & (f1 < seen * floor)) | ((p1 > o) & (p1 < seen * floor));
+      if constexpr (K.positive) doubt |= y_min < smallest_normal;
+      return doubt;
+    }
+
+    // `finish` for lanes of float64 that counted everything: NaN and infinities have left their marks in the sums.
+    GEOACT_HD void settle(double* cell, double total, double nonfinite_first, double nonfinite_second, double shift_x,
+                          double shift_y) const {
+      finish<double>(cell, total, Itself{}, Shortcuts{}, shift_x, shift_y);
+      cell[nonfinite_x] = nonfinite_first;
+      cell[nonfinite_y] = nonfinite_second;
+      const double nan = __builtin_nan("");
+      if (nonfinite_first > 0) cell[mean_x] = shift_x + x1 / total, cell[m2_x] = cell[c_xy] = nan;
+      if (nonfinite_second > 0) cell[mean_y] = shift_y + y1 / total, cell[m2_y] = cell[c_xy] = nan;
     }
 
     // Lanes reduced, or widened, to the float64 type D by R: R.sum, R.lowest, R.highest, R.count.
@@ -316,10 +364,14 @@ struct Gradient {
     V dy2, dx2, f1, f2, absmax_dy, absmax_dx;
     counter zero, small, silent;
 
-    GEOACT_HD void clear() {
-      dy2 = dx2 = f1 = f2 = absmax_dy = absmax_dx = lit<V>(0);
-      zero = small = silent = counter{};
+    template <class F, class... Ls>
+    static GEOACT_HD void visit(F&& f, Ls&... lanes) {
+      f.sum(lanes.dy2...), f.sum(lanes.dx2...), f.sum(lanes.f1...), f.sum(lanes.f2...);
+      f.highest(lanes.absmax_dy...), f.highest(lanes.absmax_dx...);
+      f.count(lanes.zero...), f.count(lanes.small...), f.count(lanes.silent...);
     }
+    GEOACT_HD void clear() { visit(Clear<V>{lit<V>(0)}, *this); }
+    GEOACT_HD void fold(const Lanes& b) { visit(Fold{}, *this, b); }
 
     template <Shortcuts, class M>
     GEOACT_HD void add(V dy, V dx, V f, const M& keep, const Shift<V>&, const Limits<V>& limits) {
@@ -328,24 +380,26 @@ struct Gradient {
       zero = tally(zero, keep.test(is_zero));
       small = tally(small, keep.test(size_dx < limits.smallest_normal));
       silent = tally(silent, keep.test(is_zero & (size_dy > o) & (f != o)));
-      absmax_dy = max(size_dy, absmax_dy);
-      absmax_dx = max(keep.value(size_dx, o), absmax_dx);
+      absmax_dy = higher(size_dy, absmax_dy);
+      absmax_dx = higher(keep.value(size_dx, o), absmax_dx);
       dy2 = fma(size_dy, size_dy, dy2);
       dx2 = fma(keep.value(dx, o), keep.value(dx, o), dx2);
       f1 += slope;
       f2 = fma(slope, slope, f2);
     }
 
-    GEOACT_HD void fold(const Lanes& b) {
-      zero += b.zero;
-      small += b.small;
-      silent += b.silent;
-      absmax_dy = max(b.absmax_dy, absmax_dy);
-      absmax_dx = max(b.absmax_dx, absmax_dx);
-      dy2 += b.dy2;
-      dx2 += b.dx2;
-      f1 += b.f1;
-      f2 += b.f2;
+    template <Shortcuts>
+    GEOACT_HD bool doubtful(V seen, V floor, V bound, V) const {
+      const V o = lit<V>(0);
+      return (!((dy2 + dx2) + f2 < bound)) | ((absmax_dy > o) & (absmax_dy < floor)) |
+             ((absmax_dx > o) & (absmax_dx < floor)) | ((f1 > o) & (f1 < seen * floor));
+    }
+
+    GEOACT_HD void settle(double* cell, double total, double nonfinite_first, double nonfinite_second, double,
+                          double) const {
+      finish<double>(cell, total, Itself{}, Shortcuts{}, 0.0, 0.0);
+      cell[nonfinite_dy] = nonfinite_first;
+      cell[nonfinite_dx] = nonfinite_second;
     }
 
     template <class D, class R>

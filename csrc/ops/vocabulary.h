@@ -6,7 +6,7 @@
 //   * exp is kept in two parts, p * 2^n. The power is applied last, so a subnormal result is rounded once.
 //   * An argument of exp that is itself a product is carried as head + tail: an absolute error of the
 //     argument is a relative one of the result.
-//   * Division is a real division; nothing is a reciprocal estimate.
+//   * Division is a real division, or as good as one (quotient); nothing is a bare reciprocal estimate.
 //
 // May include: coefficients.h. No loops over data, no intrinsics, no CUDA calls.
 #pragma once
@@ -58,7 +58,7 @@ GEOACT_HD V lit(double c) {
 
 // Whether fma(a, b, c) rounds once.
 inline constexpr bool fuses =
-#if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__aarch64__)
+#if defined(__CUDA_ARCH__) || defined(__FMA__) || defined(__aarch64__) || defined(GEOACT_SIM)
     true;
 #else
     false;
@@ -87,6 +87,25 @@ GEOACT_HD double max(double a, double b) { return a > b ? a : b; }
 GEOACT_HD float min(float a, float b) { return a < b ? a : b; }
 GEOACT_HD double min(double a, double b) { return a < b ? a : b; }
 
+// The lower and the higher of a value and what was kept so far; a NaN leaves that as it was. Which of -0 and 0 is
+// kept is left open.
+template <class V>
+GEOACT_HD V lower(V a, V kept) {
+#if defined(__CUDA_ARCH__)
+  return fmin(a, kept);
+#else
+  return min(a, kept);
+#endif
+}
+template <class V>
+GEOACT_HD V higher(V a, V kept) {
+#if defined(__CUDA_ARCH__)
+  return fmax(a, kept);
+#else
+  return max(a, kept);
+#endif
+}
+
 GEOACT_HD unsigned bits(float a) { return __builtin_bit_cast(unsigned, a); }
 GEOACT_HD unsigned long long bits(double a) { return __builtin_bit_cast(unsigned long long, a); }
 
@@ -109,6 +128,22 @@ GEOACT_HD double ldexp(double a, double n) {
 // a with the lower half of its significand cleared: the product of two such numbers is exact.
 GEOACT_HD float upper(float a) { return __builtin_bit_cast(float, bits(a) & 0xfffff000u); }
 GEOACT_HD double upper(double a) { return __builtin_bit_cast(double, bits(a) & 0xfffffffff8000000ull); }
+
+// a / b for 0.5 < b: in float32 on a GPU by the hardware's reciprocal (error <= 1 ulp, PTX ISA, rcp.approx.ftz.f32) and
+// one correction with fma, which leaves half an ulp and a little. The division of the compiler rounds exactly, but
+// branches, and branches keep it from working on several elements at once.
+template <class V>
+GEOACT_HD V quotient(V a, V b) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (sizeof(V) == sizeof(float)) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(b));
+    const float q = a * r, rest = fma(-b, q, a);
+    return rest == rest ? fma(rest, r, q) : q;  // where a or b is infinite there is no rest, and q is right
+  } else
+#endif
+    return a / b;
+}
 
 // c / 6
 template <class V>
@@ -299,7 +334,7 @@ struct Logistic {
   GEOACT_HD V finer_denominator() const {
     return fma(factor, r, min(power, lit<V>(0.5))) + (max(power, lit<V>(0.5)) + lit<V>(0.5));
   }
-  GEOACT_HD V value() const { return power / denominator(); }
+  GEOACT_HD V value() const { return quotient(power, denominator()); }
   // 1 - sigma = p / (2^n + p), given the inverse of the denominator; inf * 0 is kept away
   GEOACT_HD V complement(V inverse) const { return min(lit<V>(1e30), fma(factor, r, lit<V>(1))) * inverse; }
 };
@@ -363,7 +398,7 @@ struct NormalTailParts {
   V density, times_a, dividend, divisor, n;  // times_a = a * density, ratio = dividend / divisor
 
   // Without fma the second form has fewer roundings; with it the first has, and only one division.
-  GEOACT_HD V times_ratio(V v) const { return fuses ? v * (dividend / divisor) : v / divisor; }
+  GEOACT_HD V times_ratio(V v) const { return fuses ? v * quotient(dividend, divisor) : v / divisor; }
 };
 
 template <class V>

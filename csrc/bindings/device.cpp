@@ -1,0 +1,190 @@
+#include "device.h"
+
+#define NPY_NO_DEPRECATED_API NPY_1_22_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL geoact_numpy
+#define NO_IMPORT_ARRAY
+#include <numpy/arrayobject.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <map>
+#include <tuple>
+
+#include "accumulator.h"
+#include "foreign.h"
+#include "tensor.h"
+
+namespace geoact::bindings {
+namespace {
+
+constexpr int most_types = 16;
+const cuda::Backend* backends[most_types] = {};  // by type of device; the interpreter lock guards it
+
+constexpr int64_t header_bytes = cuda::header_words * int64_t(sizeof(int64_t));
+
+// Workspaces live as long as the process: calls on one stream follow each other and may share one.
+struct Workspace {
+  Memory tickets, rest;
+  int64_t tickets_bytes = 0, rest_bytes = 0;
+};
+using Key = std::tuple<int, int, void*>;
+std::map<Key, Workspace>& workspaces() {
+  static auto* const all = new std::map<Key, Workspace>;  // not destroyed after the interpreter
+  return *all;
+}
+
+void grow(Memory& memory, int64_t& bytes, int64_t wanted, const Tensor& like) {
+  if (wanted <= bytes) return;
+  memory = allocate(like, wanted);
+  bytes = wanted;
+}
+
+void run_in_workspace(const cuda::Backend& backend, cuda::Launch& launch, const Tensor& x) {
+  if (launch.tickets_bytes == 0) {
+    backend.run(launch, nullptr, nullptr);
+    return;
+  }
+  // A graph is replayed beside other work: it gets a workspace of its own, from the memory of the graph.
+  Workspace captured;
+  const bool capturing = backend.capturing(x.device.id, x.stream);
+  Workspace& w = capturing ? captured : workspaces()[Key(x.device.type, x.device.id, x.stream)];
+  const int64_t before = w.tickets_bytes;
+  grow(w.tickets, w.tickets_bytes, capturing ? launch.tickets_bytes : std::max<int64_t>(launch.tickets_bytes, 4096), x);
+  grow(w.rest, w.rest_bytes, launch.workspace_bytes, x);
+  if (w.tickets_bytes != before) backend.clear(w.tickets.address, w.tickets_bytes, x.device.id, x.stream);
+  backend.run(launch, w.tickets.address, w.rest.address);
+  if (capturing && !owned_by_graph(x)) {
+    static auto* const kept = new std::vector<Workspace>;
+    kept->push_back(captured);
+  }
+}
+
+}  // namespace
+
+const cuda::Backend* backend_of(Device device, const char* name) {
+  if (device.type < 0 || device.type >= most_types) return nullptr;
+  const bool gpu = device.type == Device::cuda || device.type == Device::cuda_managed;
+  if (!gpu || backends[device.type]) return backends[device.type];
+  const std::string why = py::module_::import("geoact.backends").attr("load_cuda")().cast<std::string>();
+  if (!why.empty())
+    throw py::value_error(std::string(name) + " is on the device cuda:" + std::to_string(device.id) +
+                          ", where geoact cannot compute: " + why + " (see geoact.info())");
+  return backends[device.type];
+}
+
+Memory allocate(const Tensor& like, int64_t bytes) {
+  if (like.object && !like.numpy) return foreign_allocate(like, bytes);
+  npy_intp size = bytes;
+  auto array = py::reinterpret_steal<py::object>(PyArray_SimpleNew(1, &size, NPY_UINT8));
+  if (!array) throw py::error_already_set();
+  auto* data = static_cast<char*>(PyArray_DATA(reinterpret_cast<PyArrayObject*>(array.ptr())));
+  return {std::move(array), data};
+}
+
+// --- records -------------------------------------------------------------------------------------------------------------
+
+DeviceRecords::DeviceRecords(const Tensor& like, int cells, int64_t groups, const std::vector<double>& empty, bool rows)
+    : backend_(like.backend), device_(like.device), stream_(like.stream), groups_(groups), rows_(rows) {
+  if (!rows && backend_->capturing(device_.id, stream_))
+    throw py::value_error(
+        "stats meets its first data on this device while a graph is captured, and would start anew at every replay; "
+        "call once before the capture, as for warming up");
+  memory_ = allocate(like, header_bytes + cells * groups * int64_t(sizeof(double)));
+  if (rows) {  // written as a whole by the call
+    const int64_t header[cuda::header_words] = {1};
+    backend_->upload(memory_.address, header, header_bytes, device_.id, stream_);
+  } else {
+    reset(empty);
+  }
+}
+
+bool DeviceRecords::holds(const Tensor& x, int64_t groups) const {
+  return !rows_ && backend_ == x.backend && device_ == x.device && groups == groups_;
+}
+
+void DeviceRecords::reset(const std::vector<double>& empty) const {
+  std::vector<char> image(header_bytes + empty.size() * sizeof(double));
+  const int64_t header[cuda::header_words] = {1};
+  std::copy_n(reinterpret_cast<const char*>(header), header_bytes, image.data());
+  std::copy_n(reinterpret_cast<const char*>(empty.data()), empty.size() * sizeof(double), image.data() + header_bytes);
+  backend_->upload(memory_.address, image.data(), int64_t(image.size()), device_.id, stream_);
+}
+
+std::vector<double> DeviceRecords::read(int cells, int64_t& calls) const {
+  std::vector<double> image(size_t(cuda::header_words + cells * groups_));
+  backend_->download(image.data(), memory_.address, int64_t(image.size() * sizeof(double)), device_.id);
+  int64_t header[cuda::header_words];
+  std::copy_n(reinterpret_cast<const char*>(image.data()), header_bytes, reinterpret_cast<char*>(header));
+  calls += header[1];
+  image.erase(image.begin(), image.begin() + cuda::header_words);
+  return image;
+}
+
+int64_t DeviceRecords::calls() const {
+  int64_t header[cuda::header_words];
+  backend_->download(header, memory_.address, header_bytes, device_.id);
+  return header[1];
+}
+
+void DeviceRecords::enable(bool on) const {
+  const int64_t word = on;
+  backend_->upload(memory_.address, &word, sizeof word, device_.id, stream_);
+}
+
+// --- calls ---------------------------------------------------------------------------------------------------------------
+
+void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* gradient) {
+  const py::gil_scoped_acquire lock;  // memory comes from Python
+  const cuda::Backend& backend = *x.backend;
+  cuda::Request request;
+  request.id = x.device.id;
+  request.stream = x.stream;
+  for (int k = 0; k < max_parameters; ++k) request.number[k] = parameters.number[k];
+  if (parameters.weighted) {
+    request.weight = parameters.weight.array.data;
+    request.weight_stride = parameters.weight.rank ? parameters.weight.array.stride[0] / x.item_size : 0;
+  }
+  request.gradient = gradient;
+  request.gradient_in_double = !parameters.weighted;
+  std::shared_ptr<DeviceRecords> records;
+  Grouping grouping;
+  if (stats) {
+    grouping = stats->grouping(x, "stats");
+    call.level = stats->level();
+    call.saturation = stats->saturation();
+    call.groups = grouping.groups;
+    std::copy_n(grouping.stride, x.rank, call.group_stride);
+    records = stats->records_on(x, grouping);
+    request.state = records->state();
+    request.cells = stats->cells_per_group();
+    request.state_groups = grouping.groups;
+    request.append = records->rows();
+  }
+  request.call = call;
+  try {
+    cuda::Launch launch = backend.prepare(request, false);
+    cuda::Launch again;
+    if (launch.again) again = backend.prepare(request, true);
+    run_in_workspace(backend, launch, x);
+    if (launch.again) run_in_workspace(backend, again, x);
+  } catch (const std::invalid_argument& error) {
+    throw py::value_error(error.what());
+  }
+  if (stats) stats->measured_on(x, grouping, records);
+}
+
+void register_device(py::module_& m) {
+  m.def(
+      "register_backend",
+      [](py::object backend, const std::vector<int>& types) {
+        const auto* table =
+            backend.is_none() ? nullptr : py::capsule(backend).get_pointer<const cuda::Backend>();
+        for (int type : types) {
+          if (type < 0 || type >= most_types) throw py::value_error("types must be DLPack device types");
+          backends[type] = table;
+        }
+      },
+      py::arg("backend").none(true), py::arg("types"), "Let a backend compute on these DLPack device types; None: none.");
+}
+
+}  // namespace geoact::bindings

@@ -1,0 +1,30 @@
+#include "backend.h"
+
+#include "runtime.h"
+
+namespace geoact::cuda {
+namespace {
+
+class Runtime final : public Backend {
+ public:
+  std::string why_unavailable() const override { return cuda::why_unavailable(); }
+  Launch prepare(const Request& request, bool again) const override { return cuda::prepare(request, again); }
+  void run(Launch& launch, void* tickets, void* workspace) const override { cuda::run(launch, tickets, workspace); }
+  bool capturing(int id, void* stream) const override { return cuda::capturing(id, stream); }
+  void clear(void* to, int64_t bytes, int id, void* stream) const override { cuda::clear(to, bytes, id, stream); }
+  void upload(void* to, const void* from, int64_t bytes, int id, void* stream) const override {
+    cuda::upload(to, from, bytes, id, stream);
+  }
+  void download(void* to, const void* from, int64_t bytes, int id) const override {
+    cuda::download(to, from, bytes, id);
+  }
+};
+
+}  // namespace
+
+const Backend& backend() {
+  static const Runtime runtime;
+  return runtime;
+}
+
+}  // namespace geoact::cuda

@@ -1,0 +1,26 @@
+// A device that can run calls, as geoact._core sees it: `_cuda` and `_cusim` each hand one over in a capsule, so that
+// the core links no CUDA. Both sides are of one build.
+#pragma once
+
+#include <string>
+
+#include "launch.h"
+
+namespace geoact::cuda {
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string why_unavailable() const = 0;  // "" where it can run
+  virtual Launch prepare(const Request& request, bool again) const = 0;
+  virtual void run(Launch& launch, void* tickets, void* workspace) const = 0;
+  virtual bool capturing(int id, void* stream) const = 0;
+  virtual void clear(void* to, int64_t bytes, int id, void* stream) const = 0;
+  virtual void upload(void* to, const void* from, int64_t bytes, int id, void* stream) const = 0;
+  virtual void download(void* to, const void* from, int64_t bytes, int id) const = 0;
+};
+
+inline constexpr const char* backend_capsule = "geoact._core.backend";
+const Backend& backend();  // of this build: backend.cpp
+
+}  // namespace geoact::cuda

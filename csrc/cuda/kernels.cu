@@ -1,0 +1,46 @@
+// Compiled once per storage type, by nvcc or, as C++, for the simulation: every kernel of that type, reached through one
+// table. GEOACT_STORAGE is the type in memory, GEOACT_TABLE the one function that leaves the object.
+#include "launch.h"
+#include "pass.cuh"
+
+namespace geoact::cuda {
+namespace {
+
+using S = GEOACT_STORAGE;
+using V = compute<S>::type;
+
+template <class Pass, bool Columns, bool Measured>
+Entry entry() {
+  using Slots = typename Work<Pass, Columns, Measured>::Slots;
+  constexpr bool reduces = Measured || Pass::reduces_weight;
+  return {pass<Pass, Columns, Measured>, reduces ? int(sizeof(Slots)) : 0, Slots::rare_fields};
+}
+
+template <class Pass>
+void fill(Entry (&entries)[2][2]) {
+  entries[false][false] = entry<Pass, false, false>();
+  entries[false][true] = entry<Pass, false, true>();
+  entries[true][true] = entry<Pass, true, true>();
+  // Without statistics only a weight makes groups of columns.
+  if constexpr (Pass::Activation::trainable) entries[true][false] = entry<Pass, true, false>();
+}
+
+template <template <class> class A>
+Row row() {
+  Row r;
+  fill<Forward<A, S>>(r.forward);
+  fill<Backward<A, S>>(r.backward);
+  return r;
+}
+
+template <template <class> class... A>
+const Row* table(ops::list<A...>) {
+  static const Row rows[] = {row<A>()...};
+  return rows;
+}
+
+}  // namespace
+
+const Row* GEOACT_TABLE() { return table(ops::activations{}); }
+
+}  // namespace geoact::cuda

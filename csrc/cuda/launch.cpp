@@ -1,0 +1,206 @@
+#include "launch.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <string>
+
+#include "runtime.h"
+
+namespace geoact::cuda {
+
+const Row* rows_float16();
+const Row* rows_bfloat16();
+const Row* rows_float32();
+const Row* rows_float64();
+
+namespace {
+
+constexpr Table tables[] = {rows_float16, rows_bfloat16, rows_float32, rows_float64};
+
+constexpr int64_t below_2_31 = int64_t(1) << 31;
+constexpr int64_t elements_per_thread = 2048;  // of a segment: its float32 sums are added up this far
+constexpr int64_t unmeasured_batches = 4;      // of a block that leaves nothing behind
+constexpr int access_bytes = 16;
+
+Divisor divisor_of(int64_t value) {
+  Divisor d;
+  if (value <= 0 || value >= below_2_31) return d;
+  d.value = uint32_t(value);
+  while ((uint64_t(1) << d.shift) < uint64_t(value)) ++d.shift;
+  d.magic = uint32_t(((uint64_t(1) << 32) * ((uint64_t(1) << d.shift) - uint64_t(value))) / uint64_t(value) + 1);
+  return d;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+int64_t next_power_of_two(int64_t n) {
+  int64_t p = 1;
+  while (p < n) p *= 2;
+  return p;
+}
+
+enum class Tag { none, group, parameter };
+
+// Which groups the launch is cut into: those of the statistics, or those that share a weight.
+struct Grouping {
+  Tag tag = Tag::none;
+  bool one_record = false;
+  int64_t of(const geoact::Axis& axis) const {
+    return tag == Tag::group ? axis.group : tag == Tag::parameter ? axis.parameter : 0;
+  }
+};
+
+bool weights_vary(const Request& r) { return r.weight && r.call.parameter_varies[0]; }
+
+Grouping grouping_of(const Request& r, const geoact::Axis* axes, int rank, bool& apart) {
+  const bool measured = r.state != nullptr, grouped = measured && r.call.groups > 1, varies = weights_vary(r);
+  apart = false;
+  if (!varies) return {grouped ? Tag::group : Tag::none, false};
+  bool same = true;
+  for (int i = 0; i < rank; ++i) same &= (axes[i].group != 0) == (axes[i].parameter != 0);
+  if (!grouped) return {Tag::parameter, measured};
+  if (same) return {Tag::group, false};
+  apart = r.gradient != nullptr;
+  return {Tag::group, false};
+}
+
+cuda::Axis converted(const geoact::Axis& from, const Grouping& grouping, int item, int64_t weight_stride, int inputs) {
+  cuda::Axis to;
+  to.size = from.size;
+  to.divisor = divisor_of(from.size);
+  for (int k = 0; k <= inputs; ++k) to.stride[k] = from.stride[k] / item;
+  to.weight = from.parameter * weight_stride;
+  to.group = grouping.of(from);
+  return to;
+}
+
+// Whether units can be read or written as a whole: every run must start alike within 16 bytes.
+bool steps_whole(const geoact::Axis* axes, int rank, int inner, int k) {
+  for (int i = 0; i < rank; ++i)
+    if (i != inner && axes[i].stride[k] % access_bytes != 0) return false;
+  return true;
+}
+
+}  // namespace
+
+Launch prepare(const Request& request, bool again) {
+  Request r = request;
+  const Call& call = r.call;
+  const int item = item_size_of(call.dtype), inputs = call.inputs, per_access = access_bytes / item;
+  Launch launch;
+  Plan& plan = launch.plan;
+  plan = Plan{};
+  launch.id = r.id;
+  launch.stream = r.stream;
+
+  geoact::Axis axes[max_rank];
+  const int rank = arrange(call, axes);
+  bool apart = false;
+  Grouping grouping = grouping_of(r, axes, rank, apart);
+  if (again) {  // the gradient alone
+    r.state = nullptr;
+    grouping = {Tag::parameter, false};
+  } else if (apart) {
+    launch.again = true;
+    r.gradient = nullptr;
+  }
+  for (int k = 0; k < inputs; ++k) plan.in[k] = call.in[k].data;
+  plan.out = call.out.data;
+  plan.in_place = call.in_place;
+  plan.one_record = grouping.one_record;
+
+  // The innermost axis becomes the run, or the columns; the others belong to groups or to runs.
+  const int inner = rank - 1;
+  const bool columns = rank > 0 && grouping.of(axes[inner]) != 0;
+  const geoact::Axis single{1, {item, item, item}, 0, 0};
+  plan.inner = converted(rank ? axes[inner] : single, grouping, item, r.weight_stride, inputs);
+  plan.length = plan.inner.size;
+  int group_axes[max_rank], run_axes[max_rank], groups = 0, runs = 0;
+  for (int i = 0; i < inner; ++i) (grouping.of(axes[i]) ? group_axes[groups++] : run_axes[runs++]) = i;
+  if (groups + runs > most_axes)
+    throw std::invalid_argument("the arrays have more than " + std::to_string(most_axes + 1) +
+                                " axes that cannot be merged; pass contiguous ones");
+  plan.group_rank = groups;
+  plan.run_rank = runs;
+  plan.groups = plan.runs = 1;
+  bool narrow = true;
+  for (int i = 0; i < groups + runs; ++i) {
+    plan.axis[i] = converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, item, r.weight_stride, inputs);
+    (i < groups ? plan.groups : plan.runs) *= plan.axis[i].size;
+  }
+
+  plan.units = columns ? 1 : plan.length;
+  if (!columns) {
+    const auto misplaced = [&](const void* p) { return int(reinterpret_cast<uintptr_t>(p) % access_bytes) / item; };
+    const auto data = [&](int k) { return k < inputs ? plan.in[k] : plan.out; };
+    bool whole[arrays] = {};
+    for (int k = inputs; k >= 0; --k) {
+      whole[k] = plan.inner.stride[k] == 1 && steps_whole(axes, rank, inner, k);
+      if (whole[k] && plan.lead == 0) plan.lead = misplaced(data(k));
+    }
+    for (int k = 0; k <= inputs; ++k) plan.wide[k] = whole[k] && misplaced(data(k)) == plan.lead;
+    plan.units = ceil_div(plan.length + plan.lead, per_access);
+  }
+  plan.units_divisor = divisor_of(plan.units);
+  plan.strips = columns ? ceil_div(plan.length, warp_size) : 1;
+  const int64_t units = columns ? plan.runs : plan.runs * plan.units;
+  narrow &= units < below_2_31 && plan.groups < below_2_31;
+  plan.narrow = narrow;
+
+  const bool measured = r.state != nullptr, reduces = measured || r.gradient;
+  const Row& row = tables[int(call.dtype)]()[call.activation];
+  launch.entry = (call.direction == Direction::forward ? row.forward : row.backward)[columns][measured];
+  if (!launch.entry.kernel) throw std::logic_error("there is no kernel for this grouping");
+
+  const int per_batch = units_per_batch(columns, item, inputs), width = columns ? warp_size : 1;
+  const int64_t wanted = next_power_of_two(ceil_div(units, per_batch)) * (columns ? warp_size : 1);
+  launch.threads = int(std::clamp<int64_t>(wanted, warp_size, most_threads));
+  const int64_t team = columns ? launch.threads / warp_size : launch.threads;
+  const int64_t batches = ceil_div(units, per_batch * team), sets = plan.groups * plan.strips;
+  if (reduces) {
+    const int64_t resident = resident_blocks(launch.entry, launch.threads, r.id);
+    const int64_t longest = std::max<int64_t>(1, elements_per_thread / (per_batch * (columns ? 1 : per_access)));
+    plan.parts = std::clamp<int64_t>(std::max(resident / sets, ceil_div(batches, longest)), 1, batches);
+    plan.segments = sets * plan.parts;
+    launch.grid = std::min(plan.segments, resident);
+  } else {
+    plan.parts = ceil_div(batches, unmeasured_batches);
+    plan.segments = sets * plan.parts;
+    launch.grid = std::min<int64_t>(plan.segments, below_2_31 - 1);
+  }
+  if (plan.segments >= below_2_31 && reduces)
+    throw std::invalid_argument("the arrays have too many groups for one call; split it");
+
+  for (int k = 0; k < parameters; ++k) plan.number[k] = r.number[k];
+  plan.weight = r.weight;
+  plan.gradient = r.gradient;
+  plan.gradients = r.gradient && weights_vary(r) ? plan.groups * (columns ? plan.length : 1) : 1;
+  plan.gradient_in_double = r.gradient_in_double;
+  if (!reduces) return launch;
+
+  plan.record_stride = plan.segments * width;
+  int64_t doubles = 0;
+  if (measured) {
+    plan.cells = r.cells;
+    plan.header = static_cast<int64_t*>(r.state);
+    plan.state = reinterpret_cast<double*>(plan.header + header_words);
+    plan.state_groups = r.state_groups;
+    plan.append = r.append;
+    plan.saturation = call.saturation;
+    doubles += plan.cells * plan.record_stride + int64_t(launch.entry.rare_fields) * launch.grid * launch.threads;
+  }
+  if (r.gradient) doubles += plan.record_stride;
+  launch.tickets_bytes = int64_t(sizeof(unsigned)) * (1 + (plan.one_record ? 1 : sets));
+  launch.workspace_bytes = doubles * int64_t(sizeof(double));
+  return launch;
+}
+
+void run(Launch& launch, void* tickets, void* workspace) {
+  Plan& plan = launch.plan;
+  plan.tickets = static_cast<unsigned*>(tickets);
+  plan.weight_records = static_cast<double*>(workspace);
+  plan.records = plan.weight_records + (plan.gradient ? plan.record_stride : 0);
+  plan.rare = plan.records + plan.cells * plan.record_stride;
+  cuda::launch(launch.entry, launch.grid, launch.threads, launch.id, launch.stream, plan);
+}
+
+}  // namespace geoact::cuda

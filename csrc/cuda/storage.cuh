@@ -1,0 +1,89 @@
+// What lies in memory and how it becomes a number: float16 and bfloat16 as their bits, several elements as one access.
+//
+// May include: device.h.
+#pragma once
+
+#include <cstdint>
+
+#include "device.h"
+
+namespace geoact::cuda {
+
+struct float16 {
+  uint16_t bits;
+};
+struct bfloat16 {
+  uint16_t bits;
+};
+
+// N elements that are read or written by one instruction.
+template <class S, int N>
+struct alignas(sizeof(S) * N) Pack {
+  S v[N];
+};
+
+__device__ __forceinline__ float widen(float v) { return v; }
+__device__ __forceinline__ double widen(double v) { return v; }
+__device__ __forceinline__ float widen(bfloat16 v) { return __uint_as_float(uint32_t(v.bits) << 16); }
+__device__ __forceinline__ void narrow(float v, float& to) { to = v; }
+__device__ __forceinline__ void narrow(double v, double& to) { to = v; }
+
+#if defined(__CUDACC__)
+
+__device__ __forceinline__ float widen(float16 v) { return __half2float(__ushort_as_half(v.bits)); }
+__device__ __forceinline__ void narrow(float v, float16& to) { to.bits = __half_as_ushort(__float2half_rn(v)); }
+__device__ __forceinline__ void narrow(float v, bfloat16& to) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
+
+#else
+
+inline float widen(float16 v) {
+  const int exponent = v.bits >> 10 & 31, fraction = v.bits & 1023;
+  const float size = exponent == 31 ? (fraction ? __builtin_nanf("") : __builtin_inff())
+                     : exponent     ? __builtin_ldexpf(float(1024 + fraction), exponent - 25)
+                                    : __builtin_ldexpf(float(fraction), -24);
+  return __builtin_copysignf(size, v.bits >> 15 ? -1.f : 1.f);
+}
+inline void narrow(float v, float16& to) {
+  const uint32_t bits = __float_as_uint(v), sign = bits >> 16 & 0x8000, size = bits & 0x7fffffff;
+  if (size > 0x7f800000)
+    to.bits = uint16_t(sign | 0x7e00);
+  else if (size >= 0x477ff000)  // halfway from 65504 to what would follow
+    to.bits = uint16_t(sign | 0x7c00);
+  else if (size < 0x38800000)  // subnormal: a multiple of 2^-24
+    to.bits = uint16_t(sign | uint32_t(__builtin_rintf(__uint_as_float(size) * 0x1p24f)));
+  else
+    to.bits = uint16_t(sign | ((size - 0x38000000 + 0xfff + (size >> 13 & 1)) >> 13));
+}
+inline void narrow(float v, bfloat16& to) {
+  const uint32_t bits = __float_as_uint(v);
+  to.bits = (bits & 0x7fffffff) > 0x7f800000 ? uint16_t(0x7fff) : uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+#endif
+
+// What y or dx is after it has been stored.
+template <class S, class V>
+__device__ __forceinline__ V stored(V v) {
+  S s;
+  narrow(v, s);
+  return widen(s);
+}
+
+template <class S>
+struct compute {
+  using type = float;
+};
+template <>
+struct compute<double> {
+  using type = double;
+};
+
+// Smallest normal number of a storage type.
+template <class S>
+inline constexpr double smallest_normal = 0x1p-126;
+template <>
+inline constexpr double smallest_normal<float16> = 0x1p-14;
+template <>
+inline constexpr double smallest_normal<double> = 0x1p-1022;
+
+}  // namespace geoact::cuda

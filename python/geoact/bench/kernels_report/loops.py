@@ -96,7 +96,9 @@ def _blocks(code: Sequence[Instruction]) -> _Graph:
             to, conditional = [], one.guarded
         else:
             continue
-        follows[i] = [place for place in to if place is not None] + ([i + 1] if conditional and i + 1 < len(code) else [])
+        follows[i] = [place for place in to if place is not None] + (
+            [i + 1] if conditional and i + 1 < len(code) else []
+        )
 
     leaders = sorted({0, *(i + 1 for i in follows if i + 1 < len(code)), *(i for to in follows.values() for i in to)})
     block_of = {leader: block for block, leader in enumerate(leaders)}

@@ -60,7 +60,7 @@ def main() -> None:
     # Reading is what the command is for, so its name may be left out.
     if arguments and arguments[0] not in (*_COMMANDS, "--help"):
         arguments = ["read", *arguments]
-    build_app()(args=arguments)
+    build_app()(args=arguments, prog_name="geoact-kernels-report")
 
 
 def build_app() -> "typer.Typer":
@@ -172,7 +172,7 @@ def build_app() -> "typer.Typer":
 
         def work() -> int:
             if not baseline.exists():
-                raise BaselineMissingError(f"there is no baseline {baseline}: store one with --save")
+                raise BaselineMissingError(f"there is no baseline {baseline}")
             verdict = compare(
                 loaded(baseline),
                 loaded(current),

@@ -228,7 +228,7 @@ def _loaded(report: Report | str | Path, baseline: bool) -> Report:
     if isinstance(report, Report):
         return report
     if baseline and not Path(report).exists():
-        raise BaselineMissingError(f"there is no baseline {report}: store one with --save")
+        raise BaselineMissingError(f"there is no baseline {report}")
     return Report.load(report)
 
 

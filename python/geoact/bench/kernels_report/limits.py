@@ -74,6 +74,14 @@ def number(arch: str) -> int:
     return int(match[1])
 
 
+def order(arch: str) -> tuple[int, str]:
+    """For sorting: by number, names that are none first."""
+    try:
+        return number(arch), arch
+    except ValueError:
+        return 0, arch
+
+
 def known(arch: str) -> bool:
     """Whether the limits of an architecture are in the table."""
     try:

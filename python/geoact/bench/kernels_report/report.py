@@ -120,7 +120,7 @@ class Report:
     """Dynamic shared bytes per block assumed of all."""
 
     def __post_init__(self) -> None:
-        ordered = tuple(sorted(self.kernels, key=lambda one: (one.name, _arch_order(one.arch))))
+        ordered = tuple(sorted(self.kernels, key=lambda one: (one.name, limits.order(one.arch))))
         seen: set[tuple[str, str]] = set()
         for kernel in ordered:
             if kernel.key in seen:
@@ -308,10 +308,3 @@ def joined(reports: Iterable[Report]) -> Report:
     for other in rest:
         first = first.with_more(other)
     return first
-
-
-def _arch_order(arch: str) -> tuple[int, str]:
-    try:
-        return limits.number(arch), arch
-    except ValueError:
-        return 0, arch

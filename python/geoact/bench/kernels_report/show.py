@@ -8,23 +8,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from geoact.bench.kernels_report import limits
 from geoact.bench.kernels_report.compare import Verdict
 from geoact.bench.kernels_report.report import Kernel, Report
 
-HEADS = (
-    "kernel",
-    "arch",
-    "registers",
-    "warps/SM",
-    "spills",
-    "stack",
-    "shared",
-    "load/store bits",
-    "instructions",
-    "hot loop",
-    "per 16 bytes",
-    "code bytes",
-)
+HEADS = ("kernel", "arch", "regs", "warps/SM", "spills", "stack", "shared", "ld/st bits", "instr", "loop", "/16 B")
+"""``loop`` is the hottest loop, ``/16 B`` its instructions per 16 bytes stored (or loaded)."""
+
+_PIPE_WIDTH = 160
+"""Columns of a table that no terminal limits."""
 
 NO_SPEED = "Static counts of machine code; they are no measurement of speed."
 
@@ -54,7 +46,7 @@ def cells(report: Report, kernel: Kernel) -> list[str]:
         kernel.name,
         kernel.arch,
         str(kernel.registers),
-        f"{occupancy.warps} ({occupancy.share:.0%})" if occupancy else "?",
+        f"{occupancy.warps} {occupancy.share:4.0%}" if occupancy else "?",
         str(kernel.spills),
         str(kernel.stack + kernel.local),
         str(shared),
@@ -62,14 +54,13 @@ def cells(report: Report, kernel: Kernel) -> list[str]:
         str(kernel.instructions),
         str(kernel.loop_instructions or "-"),
         "-" if per_16 is None else f"{per_16:.1f}",
-        str(kernel.code_bytes),
     ]
 
 
 def totals(report: Report) -> str:
     """All kernels in a sentence or three."""
     kernels = report.kernels
-    archs = list(dict.fromkeys(kernel.arch for kernel in sorted(kernels, key=lambda one: (len(one.arch), one.arch))))
+    archs = sorted({kernel.arch for kernel in kernels}, key=limits.order)
     names = {kernel.name for kernel in kernels}
     spilling = sum(1 for kernel in kernels if kernel.spills)
     text = (
@@ -89,9 +80,11 @@ def print_report(report: Report, console: Console, top: int) -> None:
     """Print the worst ``top`` rows (0: all) and the totals."""
     ordered = offenders(report)
     shown = ordered[:top] if top else ordered
-    table = Table(title=None, box=None, pad_edge=False, header_style="bold")
+    if not console.is_terminal:
+        console.width = max(console.width, _PIPE_WIDTH)
+    table = Table(box=None, pad_edge=False, header_style="bold")
     for i, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if i < 2 else "right", overflow="fold", no_wrap=i == 1)
+        table.add_column(head, justify="left" if i < 2 else "right", overflow="fold", no_wrap=i > 0)
     for kernel in shown:
         style = "red" if kernel.spills or kernel.stack or kernel.local else None
         table.add_row(*map(Text, cells(report, kernel)), style=style)

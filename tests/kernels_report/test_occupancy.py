@@ -86,7 +86,9 @@ int main() {
 def toolkit_header():
     """cuda_occupancy.h, from where nvcc itself takes its headers."""
     nvcc = tool_or_skip("nvcc")
-    done = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [nvcc, "--dryrun", "-c", "-x", "cu", "/dev/null"], capture_output=True, text=True, check=False
+    )
     top = next((line.partition("TOP=")[2] for line in done.stderr.splitlines() if "TOP=" in line), "")
     for header in Path(top).resolve().glob("**/cuda_occupancy.h"):
         return header

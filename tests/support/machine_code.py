@@ -66,10 +66,10 @@ LOOP = """
 
 		Function : _Z5scaleIfLi4EEvPK6float4PS0_T_i
 	.headerflags	@"EF_CUDA_SM90 EF_CUDA_VIRTUAL_SM(EF_CUDA_SM90)"
-        /*0000*/                   LDC R1, c[0x0][0x28] ;                                           /* 0x00000a00ff017b82 */
-                                                                                                    /* 0x000fe20000000800 */
-        /*0050*/                   IMAD R0, R0, UR4, R3 ;                                           /* 0x0000000400007c24 */
-                                                                                                    /* 0x000fca000f8e0203 */
+        /*0000*/                   LDC R1, c[0x0][0x28] ;                    /* 0x00000a00ff017b82 */
+                    /* 0x000fe20000000800 */
+        /*0050*/                   IMAD R0, R0, UR4, R3 ;                    /* 0x0000000400007c24 */
+                    /* 0x000fca000f8e0203 */
         /*0060*/                   ISETP.GE.AND P0, PT, R0, UR8, PT ;
         /*0070*/               @P0 EXIT ;
         /*00e0*/                   IMAD.WIDE R4, R0, 0x10, R2 ;

@@ -292,7 +292,10 @@ class Jit:
 
 
 class Autotuned:
+    """Its own cache holds configurations; the kernels are those of the function it wraps."""
+
     def __init__(self, fn):
+        self.cache = {"key": object()}
         self.fn = fn
 
 

@@ -203,17 +203,23 @@ def test_a_jump_back_out_of_no_loop_is_none():
 
 
 def test_a_warp_meets_again_where_the_region_says():
-    # BSYNC continues at the address that the nearest BSSY names, here the loop's last block.
+    # The BSYNC of the block behind the exit does not fall through: it goes on at 0x40, which its BSSY names.
     assert sizes(
         "MOV R0, R1",
-        "BSSY B0, 0x60",
-        "@P1 BRA 0x50",
-        "FADD R1, R1, R1",
-        "BSYNC B0",
+        "BSSY B0, 0x40",
+        "@P1 BRA 0x70",
         "BSYNC B0",
         "@P0 BRA 0x10",
         "EXIT",
+        "BRA 0x60",
+        "FADD R1, R1, R1",
+        "BSYNC B0",
+        "EXIT",
     ) == [6]
+
+
+def test_a_cycle_with_two_entries_is_no_natural_loop():
+    assert sizes("@P0 BRA 0x20", "FADD R1, R1, R1", "FMUL R1, R1, R1", "@P1 BRA 0x10", "EXIT") == []
 
 
 def test_bytes_moved_by_the_hot_loop():

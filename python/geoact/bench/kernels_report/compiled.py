@@ -55,9 +55,8 @@ def _compiled_kernels(one: object) -> Iterator[Any]:
             value = getattr(one, attribute, None)
             if isinstance(value, Mapping):
                 yield from _compiled_kernels(dict(value))
-                return
         wrapped = getattr(one, "fn", None)
-        if wrapped is not None and not callable(getattr(one, "asm", None)) and wrapped is not one:
+        if wrapped is not None:
             yield from _compiled_kernels(wrapped)
 
 

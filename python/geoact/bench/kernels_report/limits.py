@@ -101,11 +101,11 @@ def occupancy(arch: str, registers: int, shared: int, block: int) -> Occupancy:
     warps = -(-block // WARP)
     per_warp = _up(registers * WARP, _REGISTER_UNIT)
     taken = _up(shared + limits.reserved, limits.shared_unit)
-    # A launch is checked as if a block's registers were taken in all partitions alike.
-    if per_warp * _up(warps, _PARTITIONS) > _REGISTERS or taken > limits.shared_per_block + limits.reserved:
+    if taken > limits.shared_per_block + limits.reserved:
         return Occupancy(0, 0, 0.0)
     blocks = min(limits.blocks, limits.warps // warps)
     if per_warp:
+        # A warp's registers come from one partition, so what is left over in each is lost.
         blocks = min(blocks, (_REGISTERS // _PARTITIONS // per_warp) * _PARTITIONS // warps)
     if taken:
         blocks = min(blocks, limits.shared // taken)

@@ -1,0 +1,153 @@
+// The CUDA kernels on the simulated device, on memory of exactly the size they may touch: y against the same formula on
+// the host, counts exactly, moments against float64. check_sim.sh builds it plain, with AddressSanitizer and
+// UndefinedBehaviorSanitizer, and with one OS thread per CUDA thread and ThreadSanitizer.
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "../../csrc/cuda/launch.h"
+#include "../../csrc/cuda/runtime.h"
+#define GEOACT_ISA scalar
+#include "../../csrc/ops/activations.h"
+#include "../../csrc/ops/statistics.h"
+
+using namespace geoact;
+using scalar::Geometry;
+using scalar::Gradient;
+
+namespace {
+
+int failures = 0;
+
+void expect(bool ok, const char* what, const char* where) {
+  if (ok) return;
+  ++failures;
+  std::printf("FAILED %s: %s\n", where, what);
+}
+
+bool close(double a, double b, double scale) { return std::abs(a - b) <= 1e-6 * std::max(std::abs(b), scale); }
+
+struct Shape {
+  const char* name;
+  std::vector<int64_t> size;
+  int channel;    // axis of the groups, or -1 for one record
+  int64_t pad;    // elements between two rows of the last axis
+  int64_t offset; // elements from an aligned address
+  bool in_place = false;
+};
+
+// As many groups as the axis has, or one.
+template <class A>
+void run_case(const Shape& shape, int activation, std::mt19937& random) {
+  const int rank = int(shape.size.size());
+  int64_t total = 1, last = shape.size.back(), rows = 1;
+  for (const int64_t n : shape.size) total *= n;
+  if (last > 0) rows = total / last;
+  const int64_t pitch = last + shape.pad, extent = shape.offset + (rows - 1) * pitch + last;
+  // On the heap, to the element: a sanitizer sees the first step too far.
+  const auto memory = [&](int64_t n) { return std::unique_ptr<float, decltype(&std::free)>(static_cast<float*>(std::aligned_alloc(16, size_t((n * 4 + 15) / 16 * 16))), &std::free); };
+  auto x = memory(extent), y = memory(extent);
+  std::normal_distribution<float> normal(0.5f, 2.f);
+  for (int64_t i = 0; i < extent; ++i) x.get()[i] = normal(random), y.get()[i] = -77.f;
+  if (total > 40) x.get()[shape.offset + 3] = NAN, x.get()[shape.offset + 30] = INFINITY;
+
+  cuda::Request request;
+  Call& call = request.call;
+  call.direction = Direction::forward;
+  call.activation = activation;
+  call.level = 2;
+  call.dtype = DType::float32;
+  call.rank = rank;
+  call.inputs = 1;
+  call.saturation = 0.05;
+  call.in_place = shape.in_place;
+  call.in[0].data = reinterpret_cast<char*>(x.get() + shape.offset);
+  call.out.data = shape.in_place ? call.in[0].data : reinterpret_cast<char*>(y.get() + shape.offset);
+  int64_t stride = 4;
+  for (int i = rank - 1; i >= 0; --i) {
+    call.shape[i] = shape.size[size_t(i)];
+    call.in[0].stride[i] = call.out.stride[i] = stride;
+    stride *= i == rank - 1 ? pitch : call.shape[i];
+    call.group_stride[i] = i == shape.channel;
+    call.parameter_step[i] = 0;
+  }
+  const int64_t groups = shape.channel < 0 ? 1 : shape.size[size_t(shape.channel)];
+  call.groups = groups;
+  std::vector<float> before(x.get(), x.get() + extent);
+
+  std::vector<double> state(size_t(cuda::header_words + Geometry::size * groups));
+  const int64_t header[cuda::header_words] = {1};
+  std::memcpy(state.data(), header, sizeof header);
+  for (int64_t g = 0; g < groups; ++g) {
+    double record[Geometry::size];
+    Geometry::init(record);
+    for (int k = 0; k < Geometry::size; ++k) state[size_t(cuda::header_words + k * groups + g)] = record[k];
+  }
+  request.state = state.data();
+  request.cells = Geometry::size;
+  request.state_groups = groups;
+  cuda::Launch launch = cuda::prepare(request);
+  std::vector<unsigned> tickets(size_t(launch.tickets_bytes) / sizeof(unsigned));
+  std::vector<double> workspace(size_t(launch.workspace_bytes) / sizeof(double));
+  cuda::run(launch, tickets.data(), workspace.data());
+  for (const unsigned ticket : tickets) expect(ticket == 0, "a ticket was not given back", shape.name);
+
+  // The same in float64, group by group.
+  const A a{};
+  const float* const result = shape.in_place ? x.get() : y.get();
+  std::vector<std::vector<double>> xs(static_cast<size_t>(groups)), ys(static_cast<size_t>(groups));
+  int64_t inside = 1;
+  for (int i = rank - 1; i > shape.channel && shape.channel >= 0; --i) inside *= shape.size[size_t(i)];
+  for (int64_t i = 0; i < total; ++i) {
+    const int64_t at = shape.offset + i / last * pitch + i % last;
+    const float expected = a.value(before[size_t(at)]);
+    const float got = result[at];
+    expect(expected == got || (std::isnan(expected) && std::isnan(got)), "y differs", shape.name);
+    const int64_t g = shape.channel < 0 ? 0 : i / inside % groups;
+    xs[size_t(g)].push_back(before[size_t(at)]);
+    ys[size_t(g)].push_back(got);
+  }
+  for (int64_t g = 0; g < groups; ++g) {
+    const auto cell = [&](int k) { return state[size_t(cuda::header_words + k * groups + g)]; };
+    double positive = 0, bad = 0, mean = 0, m2 = 0;
+    const auto& v = xs[size_t(g)];
+    for (const double e : v) positive += e > 0, bad += !(e - e == 0), mean += e / double(v.size());
+    for (const double e : v) m2 += (e - mean) * (e - mean);
+    expect(cell(Geometry::n) == double(v.size()), "n", shape.name);
+    expect(cell(Geometry::positive) == positive, "positive", shape.name);
+    expect(cell(Geometry::nonfinite_x) == bad, "nonfinite_x", shape.name);
+    if (bad == 0) {
+      expect(close(cell(Geometry::mean_x), mean, 1), "mean_x", shape.name);
+      expect(close(cell(Geometry::m2_x), m2, 1e-3), "m2_x", shape.name);
+    } else {
+      expect(std::isnan(cell(Geometry::m2_x)), "m2_x of data with NaN", shape.name);
+    }
+  }
+}
+
+}  // namespace
+
+int main() {
+  std::mt19937 random(7);
+  const Shape shapes[] = {{"one element", {1}, -1, 0, 0},
+                          {"a few", {13}, -1, 0, 0},
+                          {"flat", {3001}, -1, 0, 0},
+                          {"flat, off by one", {3001}, -1, 0, 1},
+                          {"flat, in place", {3001}, -1, 0, 0, true},
+                          {"rows apart", {17, 45}, -1, 3, 0},
+                          {"channels in front", {3, 5, 49}, 1, 0, 0},
+                          {"channels in front, in place", {3, 5, 49}, 1, 0, 0, true},
+                          {"columns", {70, 37}, 1, 0, 0},
+                          {"columns, in place", {70, 37}, 1, 0, 0, true},
+                          {"columns apart", {70, 37}, 1, 2, 1},
+                          {"rows", {9, 130}, 0, 0, 0}};
+  for (const Shape& shape : shapes) {
+    run_case<scalar::Sigmoid<float>>(shape, 0, random);
+    run_case<scalar::Relu<float>>(shape, 3, random);
+  }
+  std::printf(failures ? "%d checks failed\n" : "ok\n", failures);
+  return failures != 0;
+}

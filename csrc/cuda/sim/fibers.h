@@ -50,9 +50,10 @@ geoact_sim_switch:
 .size geoact_sim_switch, . - geoact_sim_switch
 .popsection
 )");
-// Return address, which a call would have pushed: 8 below a multiple of 16.
+// As after a call: the address to return to (there is none) lies 8 below a multiple of 16.
 static void** first_frame(char* top, void (*entry)()) {
-  void** sp = reinterpret_cast<void**>(top) - 2;
+  void** sp = reinterpret_cast<void**>(top);
+  *--sp = nullptr;
   *--sp = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; ++i) *--sp = nullptr;
   return sp;

@@ -181,6 +181,7 @@ class Processor {
   Shared shared_;
   Random random_;
   unsigned current_ = nobody, ready_ = 0;  // warps with a thread that may run
+  unsigned favourite_ = 0, stay_ = 0;      // in random order
   unsigned passed_ = 0;                    // atomics
   std::vector<Stack> fibers_;
   Stack home_;  // the stack of run()
@@ -238,6 +239,7 @@ std::string Processor::run(const Launch& launch, uint3 index) {
   shared_.start(launch);
   error_.clear();
   random_.state = launch.seed * 0x9e3779b97f4a7c15u + index.x + (uint64_t(index.y) << 32) + (uint64_t(index.z) << 48);
+  stay_ = 0;
   wake_all();
   home_ = {};
   processor = this;
@@ -293,9 +295,14 @@ unsigned Processor::choose() {
       return w * 32 + 31 - unsigned(std::countl_zero(block_.warps[w].ready));
     }
     default: {
-      const unsigned w = nth_bit(ready_, random_.below(unsigned(std::popcount(ready_))));
-      const unsigned lanes = block_.warps[w].ready;
-      return w * 32 + nth_bit(lanes, random_.below(unsigned(std::popcount(lanes))));
+      // One warp runs ahead for a while, 1 to 2048 turns, its lanes drawn one by one. If all threads were drawn alike,
+      // no warp would ever get far enough ahead to meet a slow one's data.
+      if (stay_-- == 0 || !(ready_ >> favourite_ & 1)) {
+        favourite_ = nth_bit(ready_, random_.below(unsigned(std::popcount(ready_))));
+        stay_ = 1u << random_.below(12);
+      }
+      const unsigned lanes = block_.warps[favourite_].ready;
+      return favourite_ * 32 + nth_bit(lanes, random_.below(unsigned(std::popcount(lanes))));
     }
   }
 }

@@ -40,8 +40,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <source_location>
 #include <stdexcept>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 
@@ -153,7 +153,15 @@ enum class Kind : uint8_t {
   block_or,
 };
 
-using Site = std::source_location;
+// Where the kernel calls. (std::source_location asks for clang 16.)
+struct Site {
+  const char* file;
+  int line;
+  static constexpr Site current(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+  bool operator==(const Site& other) const { return line == other.line && std::string_view(file) == other.file; }
+};
 
 uint64_t meet_warp(Kind kind, unsigned mask, uint64_t payload, int source, const Site& site);
 int meet_block(Kind kind, bool predicate, const Site& site);

@@ -231,8 +231,13 @@ __global__ void waits_in_a_ring(int* got) {
   if (lane < 3) *got = int(__ballot_sync(1u << lane | 1u << (lane + 1) % 3, 1));
 }
 __global__ void asks_for_much() {
-  GEOACT_SHARED(char[200 * 1024], many);
+  GEOACT_SHARED(char[40 * 1024], many);
   many[threadIdx.x] = 1;
+}
+__global__ void asks_for_too_much() {
+  GEOACT_SHARED(char[30 * 1024], some);
+  GEOACT_SHARED(char[20 * 1024], more);
+  some[threadIdx.x] = more[threadIdx.x];
 }
 __global__ void spins(unsigned* flag) {
   while (atomicAdd(flag, 0u) == 0) {
@@ -268,7 +273,8 @@ static void misuse(const std::string& how) {
   run("name the thread", "a mask without the thread", mask_without_self, 32);
   run("outside the mask", "a shuffle from outside the mask", reads_outside_mask, 32);
   run("does not exist", "a mask of lanes that are not there", shuffle_for_some, 16);
-  run("limit", "static shared memory over the limit", asks_for_much, 32, 30 * 1024);
+  run("limit", "all shared memory over the limit", asks_for_much, 32, 200 * 1024);
+  run("49152", "static shared memory over its own limit", asks_for_too_much, 32);
   run("limit", "dynamic shared memory over the limit", nothing, 32, 227 * 1024 + 1);
   run("trapped", "a trap", traps, 32);
   run("from a kernel", "an exception", throws, 32);

@@ -45,6 +45,21 @@
 #include <tuple>
 #include <type_traits>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define GEOACT_SIM_ASAN 1
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define GEOACT_SIM_TSAN 1
+#endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define GEOACT_SIM_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define GEOACT_SIM_TSAN 1
+#endif
+#endif
+
 // --- words of the language ---------------------------------------------------------------------------------
 
 #define __global__
@@ -200,6 +215,9 @@ T shuffle(unsigned mask, T value, int source, const Site& site) {
   return std::bit_cast<T>(static_cast<Bits>(meet_warp(Kind::shuffle, mask, std::bit_cast<Bits>(value), source, site)));
 }
 
+// An atomic of CUDA is relaxed: only fences order what surrounds it.
+inline constexpr auto relaxed = std::memory_order_relaxed;
+
 template <class T>
 using Atomic = std::atomic_ref<T>;
 
@@ -207,10 +225,21 @@ template <class T, class Change>
 T change(T* p, Change next) {
   pass_atomic();
   Atomic<T> cell(*p);
-  T old = cell.load();
-  while (!cell.compare_exchange_weak(old, next(old))) {
+  T old = cell.load(relaxed);
+  while (!cell.compare_exchange_weak(old, next(old), relaxed)) {
   }
   return old;
+}
+
+// ThreadSanitizer knows no fences, but a word that every fence changes orders the same: fence before fence.
+inline void fence() {
+  pass_atomic();
+#if defined(GEOACT_SIM_TSAN)
+  static std::atomic<int> fences;
+  fences.fetch_add(1, std::memory_order_acq_rel);
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
 }
 
 }  // namespace geoact::sim
@@ -288,28 +317,28 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, GEOACT_SIM_
     geoact::sim::Atomic<type> cell(*p);          \
     return expression;                           \
   }
-#define GEOACT_SIM_INTEGERS(type)                                                       \
-  GEOACT_SIM_FETCH(atomicAdd, type, cell.fetch_add(value))                              \
-  GEOACT_SIM_FETCH(atomicAnd, type, cell.fetch_and(value))                              \
-  GEOACT_SIM_FETCH(atomicOr, type, cell.fetch_or(value))                                \
-  GEOACT_SIM_FETCH(atomicExch, type, cell.exchange(value))                              \
-  inline type atomicMax(type* p, type value) {                                          \
-    return geoact::sim::change(p, [=](type old) { return old < value ? value : old; }); \
-  }                                                                                     \
-  inline type atomicMin(type* p, type value) {                                          \
-    return geoact::sim::change(p, [=](type old) { return value < old ? value : old; }); \
-  }                                                                                     \
-  inline type atomicCAS(type* p, type compare, type value) {                            \
-    geoact::sim::pass_atomic();                                                         \
-    geoact::sim::Atomic<type>(*p).compare_exchange_strong(compare, value);              \
-    return compare;                                                                     \
+#define GEOACT_SIM_INTEGERS(type)                                                                \
+  GEOACT_SIM_FETCH(atomicAdd, type, cell.fetch_add(value, geoact::sim::relaxed))                 \
+  GEOACT_SIM_FETCH(atomicAnd, type, cell.fetch_and(value, geoact::sim::relaxed))                 \
+  GEOACT_SIM_FETCH(atomicOr, type, cell.fetch_or(value, geoact::sim::relaxed))                   \
+  GEOACT_SIM_FETCH(atomicExch, type, cell.exchange(value, geoact::sim::relaxed))                 \
+  inline type atomicMax(type* p, type value) {                                                   \
+    return geoact::sim::change(p, [=](type old) { return old < value ? value : old; });          \
+  }                                                                                              \
+  inline type atomicMin(type* p, type value) {                                                   \
+    return geoact::sim::change(p, [=](type old) { return value < old ? value : old; });          \
+  }                                                                                              \
+  inline type atomicCAS(type* p, type compare, type value) {                                     \
+    geoact::sim::pass_atomic();                                                                  \
+    geoact::sim::Atomic<type>(*p).compare_exchange_strong(compare, value, geoact::sim::relaxed); \
+    return compare;                                                                              \
   }
 GEOACT_SIM_INTEGERS(int)
 GEOACT_SIM_INTEGERS(unsigned)
 GEOACT_SIM_INTEGERS(unsigned long long)
-GEOACT_SIM_FETCH(atomicSub, int, cell.fetch_sub(value))
-GEOACT_SIM_FETCH(atomicSub, unsigned, cell.fetch_sub(value))
-GEOACT_SIM_FETCH(atomicExch, float, cell.exchange(value))
+GEOACT_SIM_FETCH(atomicSub, int, cell.fetch_sub(value, geoact::sim::relaxed))
+GEOACT_SIM_FETCH(atomicSub, unsigned, cell.fetch_sub(value, geoact::sim::relaxed))
+GEOACT_SIM_FETCH(atomicExch, float, cell.exchange(value, geoact::sim::relaxed))
 #undef GEOACT_SIM_INTEGERS
 #undef GEOACT_SIM_FETCH
 
@@ -317,10 +346,9 @@ inline unsigned atomicInc(unsigned* p, unsigned last) {
   return geoact::sim::change(p, [=](unsigned old) { return old >= last ? 0u : old + 1; });
 }
 
-// ThreadSanitizer knows no fences; the atomics order everything by themselves.
-inline void __threadfence() { geoact::sim::pass_atomic(); }
-inline void __threadfence_block() { geoact::sim::pass_atomic(); }
-inline void __threadfence_system() { geoact::sim::pass_atomic(); }
+inline void __threadfence() { geoact::sim::fence(); }
+inline void __threadfence_block() { geoact::sim::fence(); }
+inline void __threadfence_system() { geoact::sim::fence(); }
 
 #define GEOACT_SIM_LOAD(name)          \
   template <class T>                   \

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The simulation of CUDA on the host, in its three variants: what is right passes in each, and every planted bug is
+# The simulation of CUDA on the host, in its four variants: what is right passes in each, and every planted bug is
 # caught, at its line. VERBOSE=1 shows the reports.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -14,7 +14,8 @@ build() {
   case $variant in
     plain) flags=(-O2) ;;
     address) flags=(-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined) ;;
-    thread) flags=(-O1 -g -fsanitize=thread -DGEOACT_SIM_OS_THREADS) ;;
+    blocks) flags=(-O1 -g -fsanitize=thread) ;;  # races between blocks; threads of a block are fibers
+    thread) flags=(-O1 -g -fsanitize=thread -DGEOACT_SIM_OS_THREADS) ;;  # races within a block
     *) echo "no variant is called $variant" >&2; return 2 ;;
   esac
   local program=$out/$variant-$(basename "${1%.*}")
@@ -56,11 +57,12 @@ refused() {
   fi
 }
 
-build thread tests/cpp/sim.cpp >"$out/thread.name" &
+for variant in thread blocks; do build $variant tests/cpp/sim.cpp >"$out/$variant.name"; done &
 plain=$(build plain tests/cpp/sim.cpp)
 address=$(build address tests/cpp/sim.cpp)
 wait $!
 thread=$(cat "$out/thread.name")
+blocks=$(cat "$out/blocks.name")
 
 passes "$plain"
 passes env GEOACT_SIM_ORDER=random:7 GEOACT_SIM_THREADS=4 "$plain"
@@ -69,6 +71,8 @@ refused GEOACT_SIM_ORDER random:
 refused GEOACT_SIM_THREADS 0
 passes "$address"
 passes "$thread"
+passes "$blocks"
+passes "$blocks" fence-safe
 
 caught "$address" global heap-buffer-overflow
 caught "$address" dynamic heap-buffer-overflow
@@ -79,6 +83,8 @@ caught "$address" misaligned-load 'misaligned address'
 caught "$thread" race 'data race'
 caught "$thread" race-plain 'data race'
 caught "$thread" race-warp 'data race'
+caught "$blocks" blocks 'data race'
+caught "$blocks" fence 'data race'
 
 [ $bad = 0 ] && "$plain" cost && echo "the simulation is right and catches every planted bug"
 exit $bad

@@ -422,6 +422,17 @@ __global__ void race_in_warp(int* y) {
   y[threadIdx.x] = tile[threadIdx.x ^ 1];
 }
 
+// Blocks hand their partial results to the last one, which has to see them.
+__global__ void missing_fence(int* partial, unsigned* ticket, int* sum, bool safe) {
+  if (threadIdx.x != 0) return;
+  partial[blockIdx.x] = 1;
+  if (safe) __threadfence();
+  if (atomicAdd(ticket, 1u) != gridDim.x - 1) return;
+  if (safe) __threadfence();
+  for (unsigned b = 0; b < gridDim.x; ++b) *sum += partial[b];  // BUG fence
+}
+__global__ void blocks_race(int* y) { y[threadIdx.x] = int(blockIdx.x); }  // BUG blocks
+
 static bool plant(const std::string& bug) {
   std::vector<float> x(128), y(128);
   std::vector<int> z(128);
@@ -443,7 +454,12 @@ static bool plant(const std::string& bug) {
     sim::launch(race_in_plain_shared, 1, 128, 0, z.data());
   else if (bug == "race-warp")
     sim::launch(race_in_warp, 1, 64, 64 * sizeof(int), z.data());
-  else
+  else if (bug == "blocks")
+    sim::launch(blocks_race, 64, 32, 0, z.data());
+  else if (bug.starts_with("fence")) {
+    unsigned ticket = 0;
+    sim::launch(missing_fence, 64, 32, 0, z.data(), &ticket, z.data() + 64, bug == "fence-safe");
+  } else
     return false;
   return true;
 }
@@ -484,8 +500,8 @@ int main(int argc, char** argv) try {
   const std::string what = argc > 1 ? argv[1] : "";
   if (what == "cost") return cost(), 0;
   if (!what.empty()) return plant(what) ? 0 : (std::printf("no bug is called %s\n", what.c_str()), 2);
-#if defined(GEOACT_SIM_OS_THREADS)  // one block at a time, in an order that is the operating system's
-  for (const int os_threads : {1})
+#if defined(GEOACT_SIM_TSAN)  // slow
+  for (const int os_threads : {2})
     for (const Named& order : {orders[0], orders[2]}) {
 #else
   for (const int os_threads : {1, 2, 4})
@@ -498,7 +514,7 @@ int main(int argc, char** argv) try {
       misuse(how);
       right(how + "after misuse: ");
     }
-#if !defined(GEOACT_SIM_OS_THREADS)
+#if !defined(GEOACT_SIM_OS_THREADS)  // there the order is the operating system's
   missing_barriers();
 #endif
   counters();

@@ -6,16 +6,12 @@
 
 #include "shared.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define GEOACT_SIM_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define GEOACT_SIM_ASAN 1
-#endif
-#endif
 #if defined(GEOACT_SIM_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(GEOACT_SIM_TSAN)
+#include <sanitizer/tsan_interface.h>
 #endif
 
 namespace geoact::sim {
@@ -108,7 +104,8 @@ struct Stack {
   void* sp = nullptr;
   char* low = nullptr;
   size_t size = 0;
-  void* fake = nullptr;  // AddressSanitizer's
+  void* fake = nullptr;   // AddressSanitizer's
+  void* fiber = nullptr;  // ThreadSanitizer's
 };
 
 unsigned nth_bit(unsigned mask, unsigned n) {
@@ -194,6 +191,9 @@ void Processor::change(Stack& from, Stack& to) {
 #if defined(GEOACT_SIM_ASAN)
   __sanitizer_start_switch_fiber(&from.fake, to.low, to.size);
 #endif
+#if defined(GEOACT_SIM_TSAN)
+  __tsan_switch_to_fiber(to.fiber, 0);  // 0: what came before the switch happened before what follows
+#endif
   geoact_sim_switch(&from.sp, to.sp);
   arrived(from);
 }
@@ -229,6 +229,9 @@ void Processor::reset(unsigned thread) {
   __asan_unpoison_memory_region(stack.low, stack.size);
 #endif
   stack.fake = nullptr;
+#if defined(GEOACT_SIM_TSAN)
+  if (!stack.fiber) stack.fiber = __tsan_create_fiber(0);  // slow; a few calls given up on its shadow stack do no harm
+#endif
   stack.sp = first_frame(stack.low + stack.size - thread * 13 % 64 * 64, &Processor::enter);
 }
 
@@ -242,6 +245,9 @@ std::string Processor::run(const Launch& launch, uint3 index) {
   stay_ = 0;
   wake_all();
   home_ = {};
+#if defined(GEOACT_SIM_TSAN)
+  home_.fiber = __tsan_get_current_fiber();
+#endif
   processor = this;
   gridDim = launch.grid;
   blockDim = launch.block;

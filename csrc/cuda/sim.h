@@ -7,27 +7,29 @@
 // It finds: a barrier that some threads of the block never reach, a shuffle or vote whose mask names a lane that has
 // returned or never comes, a read of a lane outside the mask, launches no GPU would take, every deadlock (all of these
 // throw std::runtime_error; the next launch works), missing barriers (the result changes with settings().order, and
-// shared memory starts as NaN); with sanitizers, accesses out of bounds or misaligned (fibers + ASan + UBSan) and races
-// in shared memory (GEOACT_SIM_OS_THREADS + TSan).
+// shared memory starts as NaN). With sanitizers: accesses out of bounds or misaligned, races in shared memory, races
+// between blocks and most missing __threadfence.
 //
 // It cannot find: what depends on the numerics of approximate instructions (__expf, ex2.approx, flush to zero) or on
-// contraction; the memory model (every atomic here is sequentially consistent, so a missing __threadfence goes
-// unseen); missing volatile; occupancy, registers, __launch_bounds__ (erased here) and other limits of a launch beside
-// the sizes; what relies on lanes in lockstep; bank conflicts, coalescing, speed. A spin on plain memory hangs; one on
-// atomics ends with an error after settings().timeout.
+// contraction; most of the memory model, such as a missing volatile or a load from a stale L1; occupancy, registers,
+// __launch_bounds__ (erased here) and other limits of a launch beside the sizes; what relies on lanes in lockstep; bank
+// conflicts, coalescing, speed. A spin on plain memory hangs; one on atomics ends with an error after
+// settings().timeout. A mistake inside a noexcept function ends the program.
 //
 // Kernels may use what is declared below; not cooperative groups, CUB, inline PTX or textures. __CUDA_ARCH__ is not
 // defined. Shared memory:
-//   GEOACT_DYNAMIC_SHARED(float, tile);          // float* tile; in CUDA an extern __shared__ array, cast
-//   GEOACT_SHARED(float[32], partial);           // float (&partial)[32]; in CUDA __shared__ std::type_identity_t<...>
-//   __shared__ float partial[32];                // works, but is neither poisoned between blocks nor seen by ASan
+//   GEOACT_DYNAMIC_SHARED(float, tile);   // float* tile; in CUDA an extern __shared__ array of bytes, cast
+//   GEOACT_SHARED(float[32], partial);    // float (&partial)[32]; in CUDA __shared__ std::type_identity_t<type> name
+//   __shared__ float partial[32];         // works, but starts with the last block's data, not with NaN, and is out of
+//                                         // AddressSanitizer's sight
 //
-// Build with sim.cpp, both with the same flags, -pthread, and for the variants
-//   -fsanitize=address,undefined                         -fno-sanitize-recover to stop at the first report
-//   -DGEOACT_SIM_OS_THREADS -fsanitize=thread            every CUDA thread an OS thread; one block runs at a time
-// No other flag is needed: fibers are changed by a few lines of assembly (x86-64, AArch64), not by longjmp, so
-// _FORTIFY_SOURCE may stay; aliasing rules hold unless a kernel breaks them. Include this header after the standard
-// library's: __noinline__ is a macro here, and some of those headers use the word.
+// Build with sim.cpp, both with the same flags: -std=c++20 -pthread and, for the variants,
+//   -fsanitize=address,undefined                 out of bounds (exact also for both macros above), misaligned
+//   -fsanitize=thread                            races between blocks, missing fences: needs 2 or more os_threads
+//   -fsanitize=thread -DGEOACT_SIM_OS_THREADS    races within a block: CUDA threads are OS threads, one block at a time
+// No other flag is needed. Fibers are changed by a few lines of assembly (x86-64 and AArch64 Linux), not by longjmp, so
+// -U_FORTIFY_SOURCE is not asked for; nor is -fno-strict-aliasing, unless kernels break its rules. Include this header
+// after the standard library's: __noinline__ is a macro here, and some of those headers use the word.
 #pragma once
 
 #if defined(__CUDACC__)

@@ -475,17 +475,17 @@ __global__ void meets(float* y, int rounds) {
     __syncthreads();
     v += of_warp[(threadIdx.x / 32 + r) % 8] * 1e-9f;
   }
-  y[threadIdx.x] = v;
+  y[blockIdx.x * blockDim.x + threadIdx.x] = v;
 }
 
 static void cost() {
-  std::vector<float> y(256);
+  constexpr unsigned blocks = 100;
+  std::vector<float> y(blocks * 256);
   for (const int os_threads : {1, 2})
     for (const Named& order : {orders[0], orders[1], orders[2]}) {
       use(order);
       sim::settings().os_threads = os_threads;
       double best = 1e9;
-      constexpr unsigned blocks = 100;
       for (int repeat = 0; repeat < 5; ++repeat) {
         const auto start = std::chrono::steady_clock::now();
         sim::launch(meets, blocks, 256, 0, y.data(), 5);

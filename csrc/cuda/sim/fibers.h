@@ -241,7 +241,8 @@ std::string Processor::run(const Launch& launch, uint3 index) {
   block_.start(launch.block, index);
   shared_.start(launch);
   error_.clear();
-  random_.state = launch.seed * 0x9e3779b97f4a7c15u + index.x + (uint64_t(index.y) << 32) + (uint64_t(index.z) << 48);
+  random_.state = launch.seed;  // mixed once: streams of neighbouring seeds would be one stream, shifted
+  random_.state = random_.next() + index.x + (uint64_t(index.y) << 32) + (uint64_t(index.z) << 48);
   stay_ = 0;
   wake_all();
   home_ = {};

@@ -84,7 +84,7 @@ void pass_atomic() {
   if (processor) processor->pass_atomic();
 }
 void trap(const Site& site) {
-  throw Misuse(here().name() + " trapped (" + site.file_name() + ":" + std::to_string(site.line()) + ")");
+  throw Misuse(here().name() + " trapped (" + site.file + ":" + std::to_string(site.line) + ")");
 }
 
 // --- launches ----------------------------------------------------------------------------------------------------

@@ -7,27 +7,29 @@
 // It finds: a barrier that some threads of the block never reach, a shuffle or vote whose mask names a lane that has
 // returned or never comes, a read of a lane outside the mask, launches no GPU would take, every deadlock (all of these
 // throw std::runtime_error; the next launch works), missing barriers (the result changes with settings().order, and
-// shared memory starts as NaN); with sanitizers, accesses out of bounds or misaligned (fibers + ASan + UBSan) and races
-// in shared memory (GEOACT_SIM_OS_THREADS + TSan).
+// shared memory starts as NaN). With sanitizers: accesses out of bounds or misaligned, races in shared memory, races
+// between blocks and most missing __threadfence.
 //
 // It cannot find: what depends on the numerics of approximate instructions (__expf, ex2.approx, flush to zero) or on
-// contraction; the memory model (every atomic here is sequentially consistent, so a missing __threadfence goes
-// unseen); missing volatile; occupancy, registers, __launch_bounds__ (erased here) and other limits of a launch beside
-// the sizes; what relies on lanes in lockstep; bank conflicts, coalescing, speed. A spin on plain memory hangs; one on
-// atomics ends with an error after settings().timeout.
+// contraction; most of the memory model, such as a missing volatile or a load from a stale L1; occupancy, registers,
+// __launch_bounds__ (erased here) and other limits of a launch beside the sizes; what relies on lanes in lockstep; bank
+// conflicts, coalescing, speed. A spin on plain memory hangs; one on atomics ends with an error after
+// settings().timeout. A mistake inside a noexcept function ends the program.
 //
 // Kernels may use what is declared below; not cooperative groups, CUB, inline PTX or textures. __CUDA_ARCH__ is not
 // defined. Shared memory:
-//   GEOACT_DYNAMIC_SHARED(float, tile);          // float* tile; in CUDA an extern __shared__ array, cast
-//   GEOACT_SHARED(float[32], partial);           // float (&partial)[32]; in CUDA __shared__ std::type_identity_t<...>
-//   __shared__ float partial[32];                // works, but is neither poisoned between blocks nor seen by ASan
+//   GEOACT_DYNAMIC_SHARED(float, tile);   // float* tile; in CUDA an extern __shared__ array of bytes, cast
+//   GEOACT_SHARED(float[32], partial);    // float (&partial)[32]; in CUDA __shared__ std::type_identity_t<type> name
+//   __shared__ float partial[32];         // works, but starts with the last block's data, not with NaN, and is out of
+//                                         // AddressSanitizer's sight
 //
-// Build with sim.cpp, both with the same flags, -pthread, and for the variants
-//   -fsanitize=address,undefined                         -fno-sanitize-recover to stop at the first report
-//   -DGEOACT_SIM_OS_THREADS -fsanitize=thread            every CUDA thread an OS thread; one block runs at a time
-// No other flag is needed: fibers are changed by a few lines of assembly (x86-64, AArch64), not by longjmp, so
-// _FORTIFY_SOURCE may stay; aliasing rules hold unless a kernel breaks them. Include this header after the standard
-// library's: __noinline__ is a macro here, and some of those headers use the word.
+// Build with sim.cpp, both with the same flags: -std=c++20 -pthread and, for the variants,
+//   -fsanitize=address,undefined                 out of bounds (exact also for both macros above), misaligned
+//   -fsanitize=thread                            races between blocks, missing fences: needs 2 or more os_threads
+//   -fsanitize=thread -DGEOACT_SIM_OS_THREADS    races within a block: CUDA threads are OS threads, one block at a time
+// No other flag is needed. Fibers are changed by a few lines of assembly (x86-64 and AArch64 Linux), not by longjmp, so
+// -U_FORTIFY_SOURCE is not asked for; nor is -fno-strict-aliasing, unless kernels break its rules. Include this header
+// after the standard library's: __noinline__ is a macro here, and some of those headers use the word.
 #pragma once
 
 #if defined(__CUDACC__)
@@ -40,10 +42,25 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <source_location>
 #include <stdexcept>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
+
+#if defined(__SANITIZE_ADDRESS__)
+#define GEOACT_SIM_ASAN 1
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define GEOACT_SIM_TSAN 1
+#endif
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define GEOACT_SIM_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define GEOACT_SIM_TSAN 1
+#endif
+#endif
 
 // --- words of the language ---------------------------------------------------------------------------------
 
@@ -153,7 +170,15 @@ enum class Kind : uint8_t {
   block_or,
 };
 
-using Site = std::source_location;
+// Where the kernel calls. (std::source_location asks for clang 16.)
+struct Site {
+  const char* file;
+  int line;
+  static constexpr Site current(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+  bool operator==(const Site& other) const { return line == other.line && std::string_view(file) == other.file; }
+};
 
 uint64_t meet_warp(Kind kind, unsigned mask, uint64_t payload, int source, const Site& site);
 int meet_block(Kind kind, bool predicate, const Site& site);
@@ -192,6 +217,9 @@ T shuffle(unsigned mask, T value, int source, const Site& site) {
   return std::bit_cast<T>(static_cast<Bits>(meet_warp(Kind::shuffle, mask, std::bit_cast<Bits>(value), source, site)));
 }
 
+// An atomic of CUDA is relaxed: only fences order what surrounds it.
+inline constexpr auto relaxed = std::memory_order_relaxed;
+
 template <class T>
 using Atomic = std::atomic_ref<T>;
 
@@ -199,10 +227,21 @@ template <class T, class Change>
 T change(T* p, Change next) {
   pass_atomic();
   Atomic<T> cell(*p);
-  T old = cell.load();
-  while (!cell.compare_exchange_weak(old, next(old))) {
+  T old = cell.load(relaxed);
+  while (!cell.compare_exchange_weak(old, next(old), relaxed)) {
   }
   return old;
+}
+
+// ThreadSanitizer knows no fences, but a word that every fence changes orders the same: fence before fence.
+inline void fence() {
+  pass_atomic();
+#if defined(GEOACT_SIM_TSAN)
+  static std::atomic<int> fences;
+  fences.fetch_add(1, std::memory_order_acq_rel);
+#else
+  std::atomic_thread_fence(std::memory_order_seq_cst);
+#endif
 }
 
 }  // namespace geoact::sim
@@ -280,28 +319,28 @@ T __shfl_xor_sync(unsigned mask, T value, int lanes, int width = 32, GEOACT_SIM_
     geoact::sim::Atomic<type> cell(*p);          \
     return expression;                           \
   }
-#define GEOACT_SIM_INTEGERS(type)                                                       \
-  GEOACT_SIM_FETCH(atomicAdd, type, cell.fetch_add(value))                              \
-  GEOACT_SIM_FETCH(atomicAnd, type, cell.fetch_and(value))                              \
-  GEOACT_SIM_FETCH(atomicOr, type, cell.fetch_or(value))                                \
-  GEOACT_SIM_FETCH(atomicExch, type, cell.exchange(value))                              \
-  inline type atomicMax(type* p, type value) {                                          \
-    return geoact::sim::change(p, [=](type old) { return old < value ? value : old; }); \
-  }                                                                                     \
-  inline type atomicMin(type* p, type value) {                                          \
-    return geoact::sim::change(p, [=](type old) { return value < old ? value : old; }); \
-  }                                                                                     \
-  inline type atomicCAS(type* p, type compare, type value) {                            \
-    geoact::sim::pass_atomic();                                                         \
-    geoact::sim::Atomic<type>(*p).compare_exchange_strong(compare, value);              \
-    return compare;                                                                     \
+#define GEOACT_SIM_INTEGERS(type)                                                                \
+  GEOACT_SIM_FETCH(atomicAdd, type, cell.fetch_add(value, geoact::sim::relaxed))                 \
+  GEOACT_SIM_FETCH(atomicAnd, type, cell.fetch_and(value, geoact::sim::relaxed))                 \
+  GEOACT_SIM_FETCH(atomicOr, type, cell.fetch_or(value, geoact::sim::relaxed))                   \
+  GEOACT_SIM_FETCH(atomicExch, type, cell.exchange(value, geoact::sim::relaxed))                 \
+  inline type atomicMax(type* p, type value) {                                                   \
+    return geoact::sim::change(p, [=](type old) { return old < value ? value : old; });          \
+  }                                                                                              \
+  inline type atomicMin(type* p, type value) {                                                   \
+    return geoact::sim::change(p, [=](type old) { return value < old ? value : old; });          \
+  }                                                                                              \
+  inline type atomicCAS(type* p, type compare, type value) {                                     \
+    geoact::sim::pass_atomic();                                                                  \
+    geoact::sim::Atomic<type>(*p).compare_exchange_strong(compare, value, geoact::sim::relaxed); \
+    return compare;                                                                              \
   }
 GEOACT_SIM_INTEGERS(int)
 GEOACT_SIM_INTEGERS(unsigned)
 GEOACT_SIM_INTEGERS(unsigned long long)
-GEOACT_SIM_FETCH(atomicSub, int, cell.fetch_sub(value))
-GEOACT_SIM_FETCH(atomicSub, unsigned, cell.fetch_sub(value))
-GEOACT_SIM_FETCH(atomicExch, float, cell.exchange(value))
+GEOACT_SIM_FETCH(atomicSub, int, cell.fetch_sub(value, geoact::sim::relaxed))
+GEOACT_SIM_FETCH(atomicSub, unsigned, cell.fetch_sub(value, geoact::sim::relaxed))
+GEOACT_SIM_FETCH(atomicExch, float, cell.exchange(value, geoact::sim::relaxed))
 #undef GEOACT_SIM_INTEGERS
 #undef GEOACT_SIM_FETCH
 
@@ -309,10 +348,9 @@ inline unsigned atomicInc(unsigned* p, unsigned last) {
   return geoact::sim::change(p, [=](unsigned old) { return old >= last ? 0u : old + 1; });
 }
 
-// ThreadSanitizer knows no fences; the atomics order everything by themselves.
-inline void __threadfence() { geoact::sim::pass_atomic(); }
-inline void __threadfence_block() { geoact::sim::pass_atomic(); }
-inline void __threadfence_system() { geoact::sim::pass_atomic(); }
+inline void __threadfence() { geoact::sim::fence(); }
+inline void __threadfence_block() { geoact::sim::fence(); }
+inline void __threadfence_system() { geoact::sim::fence(); }
 
 #define GEOACT_SIM_LOAD(name)          \
   template <class T>                   \

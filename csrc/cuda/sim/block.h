@@ -26,13 +26,12 @@ inline const char* name_of(Kind kind) {
 }
 
 inline std::string at(Kind kind, const Site& site) {
-  return std::string(name_of(kind)) + " (" + site.file_name() + ":" + std::to_string(site.line()) + ")";
+  return std::string(name_of(kind)) + " (" + site.file + ":" + std::to_string(site.line) + ")";
 }
 inline std::string at(Kind kind, unsigned mask, const Site& site) {
   char text[16];
   std::snprintf(text, sizeof text, "0x%08x", mask);
-  return std::string(name_of(kind)) + " of lanes " + text + " (" + site.file_name() + ":" +
-         std::to_string(site.line()) + ")";
+  return std::string(name_of(kind)) + " of lanes " + text + " (" + site.file + ":" + std::to_string(site.line) + ")";
 }
 
 struct Request {
@@ -138,7 +137,7 @@ struct Block {
       barrier.kind = kind;
       barrier.site = site;
       barrier.count = 0;
-    } else if (barrier.kind != kind || barrier.site.line() != site.line() || barrier.site.column() != site.column()) {
+    } else if (barrier.kind != kind || barrier.site != site) {
       throw Misuse(name(thread) + " waits at " + at(kind, site) + ", but " + std::to_string(barrier.arrived) +
                    " threads of the block wait at another barrier, " + at(barrier.kind, barrier.site));
     }

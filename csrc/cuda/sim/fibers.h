@@ -6,16 +6,12 @@
 
 #include "shared.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define GEOACT_SIM_ASAN 1
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define GEOACT_SIM_ASAN 1
-#endif
-#endif
 #if defined(GEOACT_SIM_ASAN)
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+#endif
+#if defined(GEOACT_SIM_TSAN)
+#include <sanitizer/tsan_interface.h>
 #endif
 
 namespace geoact::sim {
@@ -50,9 +46,10 @@ geoact_sim_switch:
 .size geoact_sim_switch, . - geoact_sim_switch
 .popsection
 )");
-// Return address, which a call would have pushed: 8 below a multiple of 16.
+// As after a call: the address to return to (there is none) lies 8 below a multiple of 16.
 static void** first_frame(char* top, void (*entry)()) {
-  void** sp = reinterpret_cast<void**>(top) - 2;
+  void** sp = reinterpret_cast<void**>(top);
+  *--sp = nullptr;
   *--sp = reinterpret_cast<void*>(entry);
   for (int i = 0; i < 6; ++i) *--sp = nullptr;
   return sp;
@@ -107,7 +104,8 @@ struct Stack {
   void* sp = nullptr;
   char* low = nullptr;
   size_t size = 0;
-  void* fake = nullptr;  // AddressSanitizer's
+  void* fake = nullptr;   // AddressSanitizer's
+  void* fiber = nullptr;  // ThreadSanitizer's
 };
 
 unsigned nth_bit(unsigned mask, unsigned n) {
@@ -180,6 +178,7 @@ class Processor {
   Shared shared_;
   Random random_;
   unsigned current_ = nobody, ready_ = 0;  // warps with a thread that may run
+  unsigned favourite_ = 0, stay_ = 0;      // in random order
   unsigned passed_ = 0;                    // atomics
   std::vector<Stack> fibers_;
   Stack home_;  // the stack of run()
@@ -191,6 +190,9 @@ thread_local Processor* processor = nullptr;
 void Processor::change(Stack& from, Stack& to) {
 #if defined(GEOACT_SIM_ASAN)
   __sanitizer_start_switch_fiber(&from.fake, to.low, to.size);
+#endif
+#if defined(GEOACT_SIM_TSAN)
+  __tsan_switch_to_fiber(to.fiber, 0);  // 0: what came before the switch happened before what follows
 #endif
   geoact_sim_switch(&from.sp, to.sp);
   arrived(from);
@@ -227,6 +229,9 @@ void Processor::reset(unsigned thread) {
   __asan_unpoison_memory_region(stack.low, stack.size);
 #endif
   stack.fake = nullptr;
+#if defined(GEOACT_SIM_TSAN)
+  if (!stack.fiber) stack.fiber = __tsan_create_fiber(0);  // slow; a few calls given up on its shadow stack do no harm
+#endif
   stack.sp = first_frame(stack.low + stack.size - thread * 13 % 64 * 64, &Processor::enter);
 }
 
@@ -236,9 +241,14 @@ std::string Processor::run(const Launch& launch, uint3 index) {
   block_.start(launch.block, index);
   shared_.start(launch);
   error_.clear();
-  random_.state = launch.seed * 0x9e3779b97f4a7c15u + index.x + (uint64_t(index.y) << 32) + (uint64_t(index.z) << 48);
+  random_.state = launch.seed;  // mixed once: streams of neighbouring seeds would be one stream, shifted
+  random_.state = random_.next() + index.x + (uint64_t(index.y) << 32) + (uint64_t(index.z) << 48);
+  stay_ = 0;
   wake_all();
   home_ = {};
+#if defined(GEOACT_SIM_TSAN)
+  home_.fiber = __tsan_get_current_fiber();
+#endif
   processor = this;
   gridDim = launch.grid;
   blockDim = launch.block;
@@ -292,9 +302,14 @@ unsigned Processor::choose() {
       return w * 32 + 31 - unsigned(std::countl_zero(block_.warps[w].ready));
     }
     default: {
-      const unsigned w = nth_bit(ready_, random_.below(unsigned(std::popcount(ready_))));
-      const unsigned lanes = block_.warps[w].ready;
-      return w * 32 + nth_bit(lanes, random_.below(unsigned(std::popcount(lanes))));
+      // One warp runs ahead for a while, 1 to 2048 turns, its lanes drawn one by one. If all threads were drawn alike,
+      // no warp would ever get far enough ahead to meet a slow one's data.
+      if (stay_-- == 0 || !(ready_ >> favourite_ & 1)) {
+        favourite_ = nth_bit(ready_, random_.below(unsigned(std::popcount(ready_))));
+        stay_ = 1u << random_.below(12);
+      }
+      const unsigned lanes = block_.warps[favourite_].ready;
+      return favourite_ * 32 + nth_bit(lanes, random_.below(unsigned(std::popcount(lanes))));
     }
   }
 }

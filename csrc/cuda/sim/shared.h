@@ -62,6 +62,7 @@ class Shared {
     dynamic_.clear();
     limit_ = launch.shared_limit;
     used_ = launch.shared_bytes;
+    fixed_ = 0;
     ++serial_;
   }
   void* dynamic() { return dynamic_.data; }
@@ -81,7 +82,11 @@ class Shared {
   void* touch(Variable& variable) {
     variable.serial = serial_;
     variable.memory.clear();
+    fixed_ += variable.memory.size;
     used_ += variable.memory.size;
+    if (fixed_ > fixed_limit)
+      throw Misuse("geoact::sim: the block uses " + std::to_string(fixed_) +
+                   " bytes of static shared memory, the limit is " + std::to_string(fixed_limit));
     if (used_ > limit_)
       throw Misuse("geoact::sim: the block uses " + std::to_string(used_) + " bytes of shared memory, the limit is " +
                    std::to_string(limit_));
@@ -89,7 +94,8 @@ class Shared {
   }
   Memory dynamic_;
   std::vector<Variable> variables_;
-  size_t used_ = 0, limit_ = 0;
+  static constexpr size_t fixed_limit = 48 * 1024;  // nvcc's
+  size_t used_ = 0, fixed_ = 0, limit_ = 0;
   uint64_t serial_ = 0;
 };
 

@@ -1,6 +1,6 @@
 """What one call does on a CUDA device, counted and not timed: launches, waits, allocations.
 
-Used by the tests and by the benchmark. Launches and waits are read from the trace that CUPTI writes for torch's profiler,
+Used by tests and benchmark. Launches and waits are read from the trace that CUPTI writes for torch's profiler,
 which sees the calls of every library of the process; allocations are those of torch's allocator and, below it, of the
 device itself.
 """

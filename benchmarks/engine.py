@@ -168,9 +168,12 @@ class StopRule:
     window: int = 10  # rounds over which the noise must have stopped changing
     change: float = 0.05
     limit: float = 15.0  # seconds of the whole group
+    most: int = 10_000  # samples, all of which are stored
 
     def reason(self, samples: Sequence[float], spent: float) -> str | None:
         """Why sampling may stop, or None."""
+        if len(samples) >= self.most:
+            return f"{self.most} samples"
         if len(samples) < self.least or spent < self.seconds:
             return None
         if noise(samples) <= self.quiet:
@@ -184,18 +187,19 @@ class StopRule:
 
 @dataclass
 class Budget:
-    """Seconds for all groups together; each gets its part of what is left, what one leaves goes to the rest."""
+    """Seconds for all groups together; each gets its part of what is left, so what one leaves goes to the rest."""
 
     seconds: float
-    groups: int
+    weight: float  # of all groups
     now: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         self.end = self.now() + self.seconds
 
-    def part(self) -> float:
-        part = max(0.0, self.end - self.now()) / max(1, self.groups)
-        self.groups -= 1
+    def part(self, weight: float = 1) -> float:
+        """Seconds for the next group."""
+        part = max(0.0, self.end - self.now()) * weight / max(weight, self.weight)
+        self.weight -= weight
         return part
 
 
@@ -338,7 +342,9 @@ class Row:
     def document(self) -> dict[str, Any]:
         """For a result file: no digits that mean nothing."""
         return {
-            k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in asdict(self).items() if v not in ("", [])
+            k: float(f"{v:.5g}") if isinstance(v, float) else v
+            for k, v in asdict(self).items()
+            if v not in ("", [], None)
         }
 
 

@@ -2,7 +2,7 @@
 
 Used by tests and benchmark. Launches and waits are read from the trace that CUPTI writes for torch's profiler,
 which sees the calls of every library of the process; allocations are those of torch's allocator and, below it, of the
-device itself.
+device itself. torch is imported only by what counts.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 ON_DEVICE = {"kernel", "gpu_memcpy", "gpu_memset"}
 RANGE = "the calls that are counted"
@@ -54,6 +52,8 @@ def of_trace(events: list[dict[str, Any]], calls: int) -> Counts:
 
 def count(run: Callable[[], object], calls: int = 5) -> Counts:
     """Run ``run`` so many times under the profiler; it has run before."""
+    import torch
+
     run()
     torch.cuda.synchronize()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -83,6 +83,7 @@ class Allocated:
 
 def allocated(run: Callable[[], object]) -> Allocated:
     """What a call takes and has not given back when it returns its result; it has run before."""
+    import torch
 
     def read() -> tuple[int, int, int]:
         torch.cuda.synchronize()

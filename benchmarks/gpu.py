@@ -13,11 +13,13 @@ otherwise, whatever the bars say: this reports and does not gate. 2: there is no
 from __future__ import annotations
 
 import argparse
-import collections
 import multiprocessing
 import os
+import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,35 +86,56 @@ def run(place: gpu_cases.Place, clock_by_name: dict[str, engine.Clock], options:
     samples: dict[str, Any] = {}
     if options.only in (None, "exact"):
         rows += gpu_exact.measure(place)
-    last, started = "", time.monotonic()
+    last, started, unrun = "", time.monotonic(), []
     for index, (family, make) in enumerate(chosen):
         if family != last:
             last = family
             print(f"{time.monotonic() - started:6.1f} s  {family}, {index} of {len(chosen)} groups done", flush=True)
-        name = f"{family} {index}"
+        part = budget.part(WEIGHTS.get(family, 1))
         try:
-            end = time.monotonic() + budget.part(WEIGHTS.get(family, 1))
-            group = make()
-            name = group.name
-            if options.dry_run:
-                group.ceilings = ()  # a copy of a few tiny tensors is no ceiling
-            clock = clock_by_name[group.labels.get("clock", "device")]
-            shortest = group.labels.pop("shortest", 2e-5)
-            group.labels["clock"] = clock.label
-            left = max(0.0, end - time.monotonic())
-            measured = engine.measure(group, clock, RULE, left, seed=index, shortest=shortest)
-            rows += engine.judge(group, measured)
-            samples[group.name] = engine.raw(group, measured)
-        except Exception as error:  # one case that fails must not take the others with it
-            rows.append(failed(name, error))
+            run_group(make, f"{family} {index}", clock_by_name, options.dry_run, (part, index), rows, samples)
+        except KeyboardInterrupt:  # of make_gpu.py, when the time is up: what has been measured is kept
+            unrun = [family for family, _ in chosen[index:]]
+            rows.append(
+                Row("all", "ran to its end", "exact", "", met="error", reason=f"{len(unrun)} groups were not run")
+            )
+            break
     cut = [name for name, taken in samples.items() if taken.get("cut")]
-    return {"rows": [row.document() for row in rows], "samples": samples, "cut": cut}
+    return {"rows": [row.document() for row in rows], "samples": samples, "cut": cut, "not_run": dict(Counter(unrun))}
+
+
+def run_group(
+    make: Callable[[], engine.Group],
+    name: str,
+    clock_by_name: dict[str, engine.Clock],
+    dry_run: bool,
+    part_and_seed: tuple[float, int],
+    rows: list[Row],
+    samples: dict[str, Any],
+) -> None:
+    """Make a group and measure it; if anything fails, a row says so, and the other groups go on."""
+    part, seed = part_and_seed
+    end = time.monotonic() + part
+    try:
+        group = make()
+        name = group.name
+        if dry_run:
+            group.ceilings = ()  # a copy of a few tiny tensors is no ceiling
+        clock = clock_by_name[group.labels.get("clock", "device")]
+        shortest = group.labels.pop("shortest", 2e-5)
+        group.labels["clock"] = clock.label
+        left = max(0.0, end - time.monotonic())
+        measured = engine.measure(group, clock, RULE, left, seed=seed, shortest=shortest)
+        rows += engine.judge(group, measured)
+        samples[group.name] = engine.raw(group, measured)
+    except Exception as error:  # one case that fails must not take the others with it
+        rows.append(failed(name, error))
 
 
 def compile_part(part: tuple[int, int]) -> None:
     """Run every nth case once, which leaves its kernels in the caches on disk."""
     index, parts = part
-    place = gpu_cases.Place("cuda", bytes_big=1 << 20, compared=(1 << 16,), small=())
+    place = gpu_cases.Place("cuda", small=())
     place.find_backends()
     for number, (family, make) in enumerate(gpu_cases.groups(place)):
         if number % parts == index and family != "peers":
@@ -137,7 +160,7 @@ def show(document: dict[str, Any]) -> None:
     rows = document["rows"]
     if document["dry_run"]:
         measured = sum("median" in row for row in rows)
-        reasons = collections.Counter(row.get("reason", "") for row in rows if "median" not in row)
+        reasons = Counter(row.get("reason", "") for row in rows if "median" not in row)
         print(f"{measured} rows were measured; the others were not:")
         for reason, count in reasons.items():
             print(f"  {count:4}  {reason}")
@@ -183,6 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     if options.compile:
         compile_all()
         return 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the shell told us to ignore it
     place = place_of(options)
     clock_by_name, gpu = clocks_of(place, cold=not options.warm)
     described = environment.describe(PACKAGES) | {"gpu": gpu}
@@ -201,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     show(document)
     if options.dry_run:
         print(f"dry run on {options.device}: no figure above says anything about a GPU; nothing was stored")
-    whole = not (options.dry_run or options.only or options.warm)
+    whole = not found["not_run"] and not (options.dry_run or options.only or options.warm)
     path = options.json or (gpu_report.RESULTS / f"{gpu_report.slug(gpu['name'])}.json" if whole else None)
     if path and not options.dry_run:
         gpu_report.write(path, document)

@@ -353,15 +353,19 @@ def small_group(place: Place, row: geoact.Activation, dtype: torch.dtype, elemen
         def function(x: Tensor) -> Tensor:
             return row(x, *values, **options)
 
-        def check() -> None:
-            gpu_check.check_values(row, xs[0], function(xs[0]), values)
-            before = stats.calls
-            function(xs[0])
-            assert stats.calls - before == (1 if options else 0), "the call was not measured"
-
         place.select("auto")
         run = calls_of(place, function, xs, graph) if graph else lambda: function(xs[0])
-        return Contender(name, [run], check, lambda: place.select("auto"), PER_GRAPH if graph else 1)
+        calls = PER_GRAPH if graph else 1
+
+        def check() -> None:
+            gpu_check.check_values(row, xs[0], function(xs[0]), values)
+            stats.reset()
+            run()
+            place.wait()
+            measured = int(stats.cells()["n"].sum()) // elements
+            assert measured == (calls if options else 0), f"{measured} of {calls} calls were measured"
+
+        return Contender(name, [run], check, lambda: place.select("auto"), calls)
 
     def theirs() -> Contender:
         function = gpu_peers.plain(row.name)

@@ -11,6 +11,7 @@ that names a folder. Exit status: 0 if every step passed, 1 if not, 2 if there i
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import shutil
@@ -59,11 +60,11 @@ def steps(seconds: float) -> list[Step]:
     install += ("--upgrade", "--target", str(SITE), *defines, ".")
     several = ("-n", "6") if find_spec("xdist") else ()  # the kernels of Triton are compiled on the host
     tests = (python, "-m", "pytest", "tests/gpu", "-q", "--durations=5", "-p", "no:cacheprovider")
-    measuring = min(270.0, 0.56 * seconds)
+    measuring, reserved = min(270.0, 0.56 * seconds), 0.42 * seconds
     return [
-        Step("build", install, 0.4 * seconds, measuring, needed=True),
-        Step("compile", (python, "benchmarks/gpu.py", "--compile"), 60, measuring),
-        Step("test", (*tests, *several, "-m", "gpu and not slow"), 150, measuring),
+        Step("build", install, 0.4 * seconds, reserved, needed=True),
+        Step("compile", (python, "benchmarks/gpu.py", "--compile"), 60, reserved),
+        Step("test", (*tests, *several, "-m", "gpu and not slow"), 150, reserved),
         Step("measure", (python, "benchmarks/gpu.py", "--seconds", "{seconds}"), measuring + 20, 5),
         Step("test, slow", (*tests, "-m", "gpu and slow"), 120, 5),
     ]
@@ -82,6 +83,18 @@ def environment() -> dict[str, str]:
     return {**os.environ, **known, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a step with all that it started: asked first, so that it can write down what it has."""
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    with contextlib.suppress(ProcessLookupError):  # nothing that it started is left
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
 def run(step: Step, limit: float, environ: dict[str, str]) -> str:
     """Run a step; "passed", or what happened. Its output is shown and kept."""
     log = WORK / f"{step.name.replace(', ', '-')}.log"
@@ -95,8 +108,7 @@ def run(step: Step, limit: float, environ: dict[str, str]) -> str:
             code = process.wait(limit)
             outcome = "passed" if code == 0 else f"failed with exit status {code}"
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            stop(process)
             outcome = f"stopped after {limit:.0f} s"
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     print("\n".join(lines[-40:]), flush=True)

@@ -47,6 +47,16 @@ class HostClock:
         return Sample((time.perf_counter_ns() - start) / repeat / 1e9)
 
 
+class _Borrowed:
+    """The address of a stream, as the CUDA stream protocol passes it."""
+
+    def __init__(self, address: int) -> None:
+        self._address = address
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self._address
+
+
 class Kernels:
     """The kernels of stream.cu, launched on torch's current stream. Raises ImportError where there is no CuPy."""
 
@@ -62,8 +72,11 @@ class Kernels:
 
     def launch(self, name: str, blocks: int, threads: int, *arguments: int) -> None:
         """Integers and addresses alike are passed as 64 bits."""
-        pointer = self._torch.cuda.current_stream().cuda_stream
-        stream = self._cupy.cuda.ExternalStream(pointer) if pointer else self._cupy.cuda.Stream.null
+        cuda, address = self._cupy.cuda, self._torch.cuda.current_stream().cuda_stream
+        stream = cuda.Stream.null
+        if address:  # CuPy before 14 knows no protocol
+            known = hasattr(cuda.Stream, "from_external")
+            stream = cuda.Stream.from_external(_Borrowed(address)) if known else cuda.ExternalStream(address)
         kernel = self._module.get_function(name)
         with stream:
             kernel((blocks,), (threads,), tuple(self._cupy.uint64(a) for a in arguments))

@@ -54,7 +54,8 @@ class Contender:
     """Something that is timed.
 
     ``runs`` are the same call on different buffers; one of them may make ``calls`` calls at once (a graph). ``before``
-    is called, untimed, ahead of every sample; ``check`` ahead of all samples and after them, and raises AssertionError.
+    is called, untimed, ahead of every sample; ``check`` ahead of all samples and after them: it raises AssertionError,
+    or returns a checksum of the output, which must then be the same both times, or None.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Contender:
     before: Callable[[], object] = lambda: None
     calls: int = 1
     repeat: int = 1
+    output: object = None
 
 
 @dataclass(frozen=True)
@@ -253,12 +255,15 @@ def warm_up(contender: Contender, clock: Clock, shortest: float, limit: float) -
             return
 
 
-def _verified(group: Group, contender: Contender, reason: str) -> bool:
+def _verified(group: Group, contender: Contender, moment: str) -> bool:
+    """Check a contender; one that is wrong, or whose output is another than before, is dropped."""
+    before = contender.output
     try:
         contender.before()
-        contender.check()
+        contender.output = contender.check()
+        assert before is None or contender.output == before, "the output is not what it was"
     except AssertionError as error:
-        drop(group, contender, f"WRONG RESULT{reason}: {first_line(error)}")
+        drop(group, contender, f"WRONG RESULT{moment}: {first_line(error)}")
         return False
     return True
 
@@ -435,6 +440,8 @@ def raw(group: Group, measured: Measured) -> dict[str, Any]:
             "calls": contender.calls,
             "ns": [float(f"{s.seconds / contender.calls * 1e9:.6g}") for s in samples],
         }
+        if contender.output is not None:
+            entry["output"] = contender.output
         rates = [round(s.hertz / 1e6) for s in samples if s.hertz]
         if rates:
             entry["MHz"] = [min(rates), max(rates)]

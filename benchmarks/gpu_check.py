@@ -119,6 +119,13 @@ def check_values(row: geoact.Activation, x: Tensor, y: Tensor, values: tuple[Any
     assert worst <= limit * (1 + 1e-6), f"{row.name} {y.dtype}: an error of {worst:.4g} ULP, promised {limit:.4g}"
 
 
+def checksum(*tensors: Tensor) -> str:
+    """Sum of all bit patterns: equal results have equal ones."""
+    integers = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+    patterns = (t.contiguous().view(integers[t.dtype.itemsize]).sum(dtype=torch.int64) for t in tensors)
+    return "-".join(f"{int(pattern) % (1 << 64):x}" for pattern in patterns)
+
+
 # --- statistics ---------------------------------------------------------------------------------------------
 
 

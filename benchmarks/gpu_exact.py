@@ -14,8 +14,8 @@ from gpu_cases import MATRIX, Place, data, parameters
 
 LAUNCHES = "launches of one call"
 WAITS = "times one call waits for the device"
-BLOCKS = "blocks one call takes from the allocator (y, or nothing with out=)"
-BYTES = "bytes one call takes beyond y"
+BLOCKS = "blocks of memory one call takes beyond what it returns"
+BYTES = "bytes one call takes beyond what it returns"
 NAMES, SIZES = ("relu", "sigmoid", "prelu"), (1 << 16, 1 << 24)
 
 
@@ -56,7 +56,7 @@ def measure(place: Place) -> list[Row]:
             rows += [
                 exact(group, LAUNCHES, counts.launches_per_call, 1, ", ".join(sorted(set(counts.launched)))),
                 exact(group, WAITS, len(counts.waits) / counts.calls, 0, ", ".join(sorted(set(counts.waits)))),
-                exact(group, BLOCKS, taken.blocks, returned, ""),
+                exact(group, BLOCKS, taken.blocks - returned, 0, ""),
                 exact(group, BYTES, taken.size - size - small + max(0, taken.from_device), 0, ""),
             ]
     place.select("auto")

@@ -154,13 +154,13 @@ def cupy_fused(name: str, row: geoact.Activation, x: Tensor) -> Contender:
 
         count = [
             *((counted(lambda x: x < 0), "x"), (counted(lambda x: x > 0), "x"), (counted(lambda y: y == 0), "y")),
-            (counted(lambda y: abs(slope(y)) < peers.SATURATION), "y"),
-            (counted(lambda y: (abs(y) < peers.TINY) & (y != 0)), "y"),
+            (counted(lambda y: cupy.abs(slope(y)) < peers.SATURATION), "y"),
+            (counted(lambda y: (cupy.abs(y) < peers.TINY) & (y != 0)), "y"),
             *((counted(lambda a: ~cupy.isfinite(a)), which) for which in "xy"),
         ]
         deviation = fuse(lambda a, m: cupy.sum((a - m) * (a - m)))
         covariance = fuse(lambda a, b, m, n: cupy.sum((a - m) * (b - n)))
-        size, positive = summed(abs), summed(lambda x: cupy.maximum(x, 0))
+        size, positive = summed(lambda y: cupy.abs(y)), summed(lambda x: cupy.maximum(x, 0))
         squared = summed(lambda x: cupy.maximum(x, 0) ** 2)
         slopes = summed(slope), summed(lambda y: slope(y) * slope(y))
 

@@ -113,12 +113,27 @@ def bars(documents: list[dict[str, Any]]) -> str:
     return "\n".join(f"{_table(head, summary(d))}\n{machine(d)}" for d in documents) or UNMEASURED
 
 
+def preferences(document: dict[str, Any]) -> str:
+    """The faster backend for every activation, dtype and size; empty if there is only one."""
+    table = document.get("preferences", {})
+    columns = list(dict.fromkeys((d, n) for dtypes in table.values() for d, sizes in dtypes.items() for n in sizes))
+    lines = [[name, *(dtypes.get(d, {}).get(n, "") for d, n in columns)] for name, dtypes in table.items()]
+    if not lines:
+        return ""
+    return (
+        _table(["faster backend, moments per tensor", *(f"{d}, {n}" for d, n in columns)], lines)
+        + '\nColumns: dtype and elements; "either" where the interval of the ratio contains 1.\n\n'
+    )
+
+
 def rows(documents: list[dict[str, Any]]) -> str:
-    """The block of docs/gpu.md: every row."""
+    """The block of docs/gpu.md: every row, those that compare our backends as one table."""
     parts = []
     for document in documents:
         lines = []
         for row in document["rows"]:
+            if "elements" in row.get("labels", {}):
+                continue
             known = "median" in row
             value = "not measured: " + row.get("reason", "")
             if known:
@@ -126,7 +141,7 @@ def rows(documents: list[dict[str, Any]]) -> str:
             notes = "; ".join([*row.get("flags", []), *([row["reason"]] if known and row.get("reason") else [])])
             lines.append([row["group"], row["bar"], row.get("limit", ""), value, row.get("met", ""), notes])
         head = ["case", "bar", "limit", "median (quartiles)", "met", "notes"]
-        parts.append(f"{_table(head, lines)}\n{machine(document)}")
+        parts.append(f"{_table(head, lines)}\n{preferences(document)}{machine(document)}")
     return "\n".join(parts) or UNMEASURED
 
 

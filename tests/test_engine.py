@@ -276,6 +276,15 @@ def test_a_wrong_result_is_no_measurement(times, reason):
     assert row.measured == "not measured"
 
 
+def test_an_output_that_changes_is_a_wrong_result_and_one_that_does_not_is_stored():
+    outputs = itertools.count()
+    case = group(contender("kernel", COPY, check=lambda: next(outputs)), contender("copy", COPY, check=lambda: "f00"))
+    case.bars = [SHARE]
+    measured = run(case)
+    assert judge(case, measured)[0].reason == "kernel: WRONG RESULT after it was timed: the output is not what it was"
+    assert raw(case, measured)["contenders"]["copy"]["output"] == "f00"
+
+
 def test_what_cannot_be_timed_is_left_out_and_the_rest_is_measured():
     case = group(contender("kernel", COPY), contender("copy", COPY), bars=[SHARE, Bar("time", "copy")])
     rows = judge(case, run(case, SimulatedClock(broken={"kernel"})))

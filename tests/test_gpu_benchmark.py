@@ -44,6 +44,7 @@ def rows():
         row("relu, eager", "small tensors", 1.1, "yes", limit="<= 1.25", unit=""),
         row("gelu, eager", "small tensors", 1.3, "no", limit="<= 1.25", unit=""),
         Row("relu, by others", "CuPy | fuse", ">= 2", "", reason="CuPy: no module", labels=labels),
+        Row("relu, backends", "CUDA C++ vs Triton", "", "", 0.8, 0.7, 0.9, labels={**labels, "elements": 65536}),
         Row("relu, by others", "for information", "", "", 3.0, 3.0, 3.0, labels=labels),
     ]
 
@@ -60,6 +61,7 @@ DOCUMENT = {
         "date": "2030-01-02T03:04:05",
     },
     "rows": [row.document() for row in rows()],
+    "preferences": {"relu": {"float32": {"65536": "cuda"}, "float16": {"65536": "either"}}},
     "samples": {"relu, float32": {"stopped": "x", "contenders": {"copy": {"ns": [1.0, 2.0]}}}},
     "cut": [],
 }
@@ -93,7 +95,9 @@ def test_the_summary_counts_and_shows_the_worst_case():
 def test_the_page_has_every_row():
     text = gpu_report.rows([DOCUMENT])
     for row in rows():
-        assert row.group in text
+        assert (row.group in text) == ("elements" not in row.labels)
+    assert "| faster backend, moments per tensor | float32, 65536 | float16, 65536 |\n" in text
+    assert "| relu | cuda | either |\n" in text
     assert "| gelu, float32 | share of copy | >= 95% | 91.0% (81.9% .. 100.1%) | no | cut short |" in text
     assert "silu runs at 120 %" in text
 

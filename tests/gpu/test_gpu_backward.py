@@ -10,10 +10,25 @@ from geoact import torch as gt
 from support.cases import PLAIN, each_row
 from support.gpu import DEVICE, LAYOUTS, PER, each_few, each_per, normal, on_host, pair, parameters, same_cells
 from support.torch_cases import TRAINED, WITH_TWIN, arguments, each_dtype, gradients, same_bits, split
+from torch import nn
 
+MODULES = {
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "silu": nn.SiLU,
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "softplus": nn.Softplus,
+    "hardsigmoid": nn.Hardsigmoid,
+    "hardswish": nn.Hardswish,
+    "mish": nn.Mish,
+    "prelu": nn.PReLU,
+}
 each_trained = pytest.mark.parametrize("case", TRAINED, ids=str)
 exact = pytest.mark.parametrize("case", [c for c in PLAIN if c.name in ("relu", "leaky_relu")], ids=str)
-compiled = [c for c in PLAIN if c.name in ("sigmoid", "silu", "prelu")]
 
 
 @each_row
@@ -112,13 +127,7 @@ def test_first_and_second_derivatives(backend, case):
 
 @pytest.mark.parametrize("case", WITH_TWIN, ids=str)
 def test_a_converted_model_does_what_torch_does(backend, case):
-    module = {"gelu_tanh": lambda: torch.nn.GELU(approximate="tanh")}.get(
-        case.name,
-        {name.lower(): getattr(torch.nn, name) for name in
-         ("Sigmoid", "Tanh", "ReLU", "ELU", "SiLU", "GELU", "Softplus", "Hardsigmoid", "Hardswish", "Mish", "PReLU")}
-        .get(case.name, torch.nn.LeakyReLU),
-    )  # fmt: skip
-    model = torch.nn.Sequential(torch.nn.Linear(16, 32), module(), torch.nn.Linear(32, 4)).to(DEVICE)
+    model = nn.Sequential(nn.Linear(16, 32), MODULES[case.name](), nn.Linear(32, 4)).to(DEVICE)
     x = normal(64, 16)
 
     def step():
@@ -164,13 +173,13 @@ def test_compiled_without_a_graph_break(backend, case, settings):
 
 def test_a_whole_training_loop_goes_down(backend):
     torch.manual_seed(0)
-    model = torch.nn.Sequential(torch.nn.Linear(8, 64), gt.PReLU(64), torch.nn.Linear(64, 1)).to(DEVICE)
+    model = nn.Sequential(nn.Linear(8, 64), gt.PReLU(64), nn.Linear(64, 1)).to(DEVICE)
     x = normal(256, 8)
     target = x[:, :1] * x[:, 1:2]
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(30):
-        loss = torch.nn.functional.mse_loss(model(x), target)
+        loss = nn.functional.mse_loss(model(x), target)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

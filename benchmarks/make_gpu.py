@@ -71,9 +71,12 @@ def steps(seconds: float) -> list[Step]:
 
 
 def commit() -> str:
-    """Of the tree, where it has a .git; else what GEOACT_COMMIT says."""
+    """Of the tree, where there is git and it has a .git; else what GEOACT_COMMIT says."""
+    known = os.environ.get("GEOACT_COMMIT", "")
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        return known
     done = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or os.environ.get("GEOACT_COMMIT", "")
+    return done.stdout.strip() or known
 
 
 def environment() -> dict[str, str]:

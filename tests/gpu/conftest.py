@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if here in item.path.parents:
             item.add_marker(pytest.mark.gpu)
-            # A warning of torch, triton or cupy on a machine that is lent for minutes is not worth a run; ours are.
+            # A new warning of torch, triton or cupy must not hide what a rare run on a GPU has to say; ours are errors.
             item.add_marker(pytest.mark.filterwarnings("default"), append=False)
             item.add_marker(pytest.mark.filterwarnings("error:::geoact.*"))
 

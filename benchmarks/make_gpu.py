@@ -58,7 +58,9 @@ def steps(seconds: float) -> list[Step]:
     defines = [word for name, value in options.items() for word in ("-C", f"cmake.define.{name}={value}")]
     install = (python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation")
     install += ("--upgrade", "--target", str(SITE), *defines, ".")
-    several = ("-n", "6") if find_spec("xdist") else ()  # the kernels of Triton are compiled on the host
+    several = (
+        ("-p", "xdist.plugin", "-n", "6") if find_spec("xdist") else ()
+    )  # the kernels of Triton are compiled on the host
     tests = (python, "-m", "pytest", "tests/gpu", "-q", "--durations=5", "-p", "no:cacheprovider")
     measuring, reserved = min(270.0, 0.56 * seconds), 0.42 * seconds
     return [
@@ -83,6 +85,7 @@ def environment() -> dict[str, str]:
     """What the steps see: geoact from SITE, wherever else it may be installed."""
     paths = [str(SITE), os.environ.get("PYTHONPATH", "")]
     known = {"GEOACT_COMMIT": commit(), "PYTHONUNBUFFERED": "1", "GEOACT_GPU_TESTS": "required"}
+    known["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # of whatever else that Python has: a plugin's warning ends a run
     return {**os.environ, **known, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 

@@ -58,16 +58,15 @@ def steps(seconds: float) -> list[Step]:
     defines = [word for name, value in options.items() for word in ("-C", f"cmake.define.{name}={value}")]
     install = (python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation")
     install += ("--upgrade", "--target", str(SITE), *defines, ".")
-    several = (
-        ("-p", "xdist.plugin", "-n", "6") if find_spec("xdist") else ()
-    )  # the kernels of Triton are compiled on the host
+    # The kernels of Triton are compiled on the host, so several processes share the work.
+    several = ("-p", "xdist.plugin", "-n", "6") if find_spec("xdist") else ()
     tests = (python, "-m", "pytest", "tests/gpu", "-q", "--durations=5", "-p", "no:cacheprovider")
     measuring, reserved = min(270.0, 0.56 * seconds), 0.42 * seconds
     return [
         Step("build", install, 0.4 * seconds, reserved, needed=True),
         Step("compile", (python, "benchmarks/gpu.py", "--compile"), 60, reserved),
         Step("test", (*tests, *several, "-m", "gpu and not slow"), 150, reserved),
-        Step("measure", (python, "benchmarks/gpu.py", "--seconds", "{seconds}"), measuring + 20, 5),
+        Step("measure", (python, "benchmarks/gpu.py", "--seconds", "{seconds}"), measuring + 20, 45),
         Step("test, slow", (*tests, "-m", "gpu and slow"), 120, 5),
     ]
 

@@ -16,10 +16,9 @@ from geoact import _core
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from support.cases import DTYPES
+from support.cases import DTYPES, SIMULATED
 
-# GEOACT_TEST_BACKEND=cusim: the same tests, computed by the CUDA kernels on the simulated device.
-if os.environ.get("GEOACT_TEST_BACKEND") == "cusim":
+if SIMULATED:
     from geoact import _cusim
 
     _core.register_backend(_cusim._backend, [1])
@@ -36,7 +35,7 @@ def settings_put_back():
     geoact.set_num_threads(threads)
 
 
-@pytest.fixture(params=_core.supported_isas())
+@pytest.fixture(params=_core.supported_isas()[: 1 if SIMULATED else None])
 def isa(request):
     geoact.set_isa(request.param)
     assert geoact.isa() == request.param

@@ -158,9 +158,10 @@ def test_names_of_merges_are_known():
 
 MAY_INCLUDE = {
     "ops": {"ops"},
-    "cpu": {"ops", "cpu"},
-    "cuda": {"ops", "cuda"},
-    "bindings": {"ops", "cpu", "cuda", "bindings"},
+    "call": {"call"},
+    "cpu": {"call", "ops", "cpu"},
+    "cuda": {"call", "ops", "cuda"},
+    "bindings": {"call", "cpu", "cuda", "bindings"},
 }
 SYSTEM_OF_OPS = {"cmath", "cstdint", "cstring", "cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"}
 

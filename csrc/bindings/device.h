@@ -41,6 +41,7 @@ class DeviceRecords {
 
   bool holds(const Tensor& x, int64_t groups) const;
   void* state() const { return memory_.address; }
+  py::object owner() const { return memory_.owner; }
   int64_t groups() const { return groups_; }
   bool rows() const { return rows_; }
   // Cells [fields][groups]; adds the calls that were measured.
@@ -50,8 +51,6 @@ class DeviceRecords {
   void reset(const std::vector<double>& empty) const;
 
  private:
-  void write_header(int64_t word, int64_t value) const;
-
   const cuda::Backend* backend_;
   Device device_;
   void* stream_;

@@ -1,0 +1,584 @@
+"""The Triton kernels on torch tensors: forward and backward passes, and operators that torch.compile can see into.
+
+    y = forward(geoact.gelu, x, ())
+    state = new_state("forward", groups=64, device=x.device)
+    y = forward(geoact.prelu, x, (weight,), state=state, per="channel", channel_axis=1)
+    dx, dweight = backward(geoact.prelu, dy, x, (weight,))
+    torch.ops.geoact_triton.gelu(x)                         # followed by autograd
+
+A call is one launch on the current stream of x's device: y (or dx and the gradient of a parameter) and, where a state
+is given, the record of the call added to it, on the device. Nothing waits for the device, and calls can be captured in
+a CUDA graph. CPU tensors are computed by Triton's interpreter, for tests, in a process with TRITON_INTERPRET=1.
+
+Contiguous tensors, channels-last ones and rows with gaps between them are read where they lie; others are copied first.
+
+What lives here: which view of a tensor the kernels get, room for partial results, the operators. The kernels are in
+``geoact.kernels``. Nothing of the public interface comes here by itself; geoact.info() and the dispatch know nothing of
+this module.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import triton
+from torch.library import triton_op, wrap_triton
+
+from geoact import _core
+from geoact.activations import activations
+from geoact.kernels import fused, tiles
+from geoact.kernels.activations import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from geoact.activations import Activation
+
+Tensor = torch.Tensor
+
+HEADER = 4  # 8-byte words of a state before its cells: enabled, calls, two that are reserved
+CELLS = {direction: len(_core.fields(direction)) for direction in ("forward", "backward")}
+CELLS_OF_COUNTS = 12  # of a forward record with level="counts"
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LEVELS = {"counts": fused.COUNTS.value, "moments": fused.MOMENTS.value}
+_NOTHING, _NUMBER = fused.NOTHING.value, fused.NUMBER.value
+_ONE_VALUE, _PER_GROUP, _PER_ELEMENT = fused.ONE_VALUE.value, fused.PER_GROUP.value, fused.PER_ELEMENT.value
+_UNIT = 16
+_INT32 = 2**31 - 2**20  # offsets of a tile's end stay below 2^31
+_INTERPRETED = not isinstance(fused.forward, triton.runtime.JITFunction)
+
+
+# --- states ------------------------------------------------------------------------------------------------
+
+
+def new_state(direction: str, groups: int, *, level: str = "moments", device: Any = None) -> Tensor:  # noqa: ANN401
+    """A state that has measured nothing and is enabled.
+
+    Parameters
+    ----------
+    direction : "forward" or "backward"
+    groups : int
+        1 for per="tensor", else channels or rows.
+    level : "counts" or "moments"
+        What ``forward`` is to measure.
+
+    Returns
+    -------
+    Tensor
+        float64 of shape (4 + cells * groups,). Word 0 (int64) is 1 while the state is to be added to, word 1 (int64)
+        counts calls, two are reserved; then the cells [field][group] in the order of ``_core.fields(direction)``.
+    """
+    count = CELLS_OF_COUNTS if direction == "forward" and level == "counts" else CELLS[direction]
+    names = [name for name, _ in _core.fields(direction)][:count]
+    empty = {"x_min": torch.inf, "y_min": torch.inf, "x_max": -torch.inf, "y_max": -torch.inf}
+    header = torch.tensor([1, 0, 0, 0], dtype=torch.int64).view(torch.float64)
+    cells = torch.tensor([empty.get(name, 0.0) for name in names], dtype=torch.float64)
+    return torch.cat([header, cells.repeat_interleave(groups)]).to(device)
+
+
+def cells_of(state: Tensor, groups: int) -> Tensor:
+    """The cells of a state, a view of shape (fields, groups)."""
+    return state[HEADER:].view(-1, groups)
+
+
+def calls_of(state: Tensor) -> Tensor:
+    """How many calls were added to a state: a view, 0-d int64."""
+    return state[:HEADER].view(torch.int64)[1]
+
+
+def set_enabled(state: Tensor, enabled: bool) -> None:
+    """Switch measuring on or off, on the device: also between replays of a CUDA graph."""
+    state[:HEADER].view(torch.int64)[0] = int(enabled)
+
+
+# --- views of tensors --------------------------------------------------------------------------------------
+
+
+def _joint_stride(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
+    """The stride of some axes seen as one, or None where they cannot be; 0 for no axes."""
+    joint, extent = 0, 1
+    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
+        if size == 1:
+            continue
+        if extent == 1:
+            joint = stride
+        elif stride != joint * extent:
+            return None
+        extent *= size
+    return joint
+
+
+@dataclass(frozen=True)
+class _View:
+    """How the tensors of a call are seen as three axes; see ``geoact.kernels.fused``."""
+
+    order: tuple[int, ...]  # of the axes in memory
+    cuts: tuple[int, int]  # which of them, in that order, are the first and the second of the three
+    columns: bool
+    whole: bool  # whether the record is one although groups are kept
+    kept: int | None  # the axis of the groups, where they are those of one axis
+
+    def sizes(self, x: Tensor) -> tuple[int, int, int]:
+        shape = [x.shape[axis] for axis in self.order]
+        a, b = self.cuts
+        return _product(shape[:a]), _product(shape[a:b]), _product(shape[b:])
+
+    def strides(self, t: Tensor) -> tuple[int, int] | None:
+        """Of a tensor in memory order, or None where it has to be copied."""
+        if t.numel() == 0:
+            return 0, 0
+        a, b = self.cuts
+        parts = [_joint_stride(t.shape[i:j], t.stride()[i:j]) for i, j in ((0, a), (a, b), (b, t.dim()))]
+        first, second, dense = parts
+        if first is None or second is None or dense is None or dense > 1:
+            return None
+        if dense == 0 and _product(t.shape[b:]) > 1:
+            return None
+        return first, second
+
+
+def _product(sizes: Sequence[int]) -> int:
+    result = 1
+    for size in sizes:
+        result *= size
+    return result
+
+
+def _memory_order(x: Tensor) -> tuple[int, ...]:
+    strides = x.stride()
+    return tuple(sorted(range(x.dim()), key=lambda axis: -strides[axis] if x.shape[axis] != 1 else 0))
+
+
+def _view(x: Tensor, per: str, axis: int, kept: int | None) -> _View:
+    """For groups by tensor, channel or row along ``axis``; with one record, ``kept`` may ask for an axis of groups."""
+    order = _memory_order(x)
+    if per == "row":
+        others = [a for a in order if a != axis and x.shape[a] != 1]
+        if others != sorted(others):
+            order = tuple(range(x.dim()))  # groups are numbered in the order of the axes
+        place = order.index(axis)
+        if _product([x.shape[a] for a in order[place + 1 :]]) == 1:
+            return _View((*(a for a in order if a != axis), axis), (0, x.dim() - 1), False, False, None)
+        return _View(order, (place, place + 1), True, False, None)
+    channel = axis if per == "channel" else kept
+    if channel is None:
+        dense = x.dim()
+        extent = 1
+        while dense > 0 and (x.shape[order[dense - 1]] == 1 or x.stride(order[dense - 1]) == extent):
+            dense -= 1
+            extent *= x.shape[order[dense]]
+        return _View(order, (dense, dense), False, True, None)
+    place = order.index(channel)
+    if _product([x.shape[a] for a in order[place + 1 :]]) == 1:
+        last = (*(a for a in order if a != channel), channel)
+        return _View(last, (0, x.dim() - 1), True, per != "channel", channel)
+    return _View(order, (place, place + 1), False, per != "channel", channel)
+
+
+class _Seen:
+    """Tensors of one call in a view: each as it lies in memory, or a copy."""
+
+    def __init__(self, view: _View, like: Tensor) -> None:
+        self.view = view
+        self.sizes = view.sizes(like)
+        self._strides: dict[str, tuple[int, int]] = {}
+        self._extents: list[int] = [_product(self.sizes)]
+
+    def add(self, name: str, t: Tensor) -> Tensor:
+        """The tensor with its axes in the order of memory, or a copy that the kernels can see as three axes."""
+        ordered = t.permute(self.view.order)
+        strides = self.view.strides(ordered)
+        if strides is None:
+            ordered = ordered.contiguous()
+            strides = self.view.strides(ordered) or (0, 0)
+        self._strides[name] = strides
+        self._extents.append(sum((size - 1) * stride for size, stride in zip(self.sizes, strides, strict=False)))
+        return ordered
+
+    def add_target(self, name: str, t: Tensor) -> tuple[Tensor, Callable[[], object]]:
+        """The same for a tensor that is written, and what is to be called afterwards."""
+        ordered = self.add(name, t)
+        if ordered.data_ptr() == t.data_ptr():
+            return ordered, lambda: None
+        return ordered, lambda: t.permute(self.view.order).copy_(ordered)
+
+    def arguments(self) -> dict[str, int]:
+        """Sizes, strides and what follows from them, as the kernels take them."""
+        numbers = {f"{name}_stride{k}": s[k] for name, s in self._strides.items() for k in (0, 1)}
+        scaled = {"size2": self.sizes[2], **{k: v for k, v in numbers.items() if not k.startswith("w_")}}
+        aligned = not self.view.columns and all(value % _UNIT == 0 for value in scaled.values())
+        unit = _UNIT if aligned else 1
+        return {
+            "size0": self.sizes[0],
+            "size1": self.sizes[1],
+            "w_stride0": 0,
+            "w_stride1": 0,
+            **numbers,
+            **{name: value // unit for name, value in scaled.items()},
+            "UNIT": unit,
+            "WIDE": max(self._extents) + self.sizes[2] >= _INT32,
+        }
+
+
+# --- parameters --------------------------------------------------------------------------------------------
+
+
+def _bits(value: float) -> int:
+    """A number as the kernels take it: a float argument would be rounded to float32."""
+    bits: int = struct.unpack("<q", struct.pack("<d", value))[0]
+    return bits
+
+
+@dataclass(frozen=True)
+class _Parameters:
+    """The parameters of a call: numbers, or a tensor of one value or of one per channel for the first."""
+
+    numbers: tuple[float, float]
+    weight: Tensor | None
+    axis: int | None  # along which the weight varies
+
+    @classmethod
+    def of(cls, row: Activation, x: Tensor, values: Sequence[object], weight_axis: int) -> _Parameters:
+        if len(values) != len(row.parameters):
+            raise TypeError(f"values has {len(values)} entries, but {row.name} has {len(row.parameters)} parameters")
+        if row.trainable and isinstance(values[0], Tensor):
+            name, weight = row.parameters[0].name, values[0]
+            _check(name, weight, x)
+            if weight.numel() == 1:
+                return cls((0.0, 0.0), weight.reshape(1), None)
+            axis = _axis(x, weight_axis, "weight_axis") if x.dim() > 1 else 0
+            channels = x.shape[axis] if x.dim() > 1 else 1
+            if weight.dim() != 1 or weight.numel() != channels:
+                raise ValueError(
+                    f"{name} has shape {tuple(weight.shape)}, but must have one value or one per channel: axis {axis} "
+                    f"of x, which has shape {tuple(x.shape)}"
+                )
+            return cls((0.0, 0.0), weight.contiguous(), axis)
+        numbers = []
+        for parameter, value in zip(row.parameters, values, strict=True):
+            if isinstance(value, Tensor) or not isinstance(value, (int, float)):
+                raise TypeError(f"{parameter.name} must be a number, got {type(value).__name__}")
+            numbers.append(float(value))
+        return cls(((*numbers, 0.0, 0.0)[0], (*numbers, 0.0, 0.0)[1]), None, None)
+
+    def arguments(self, seen: _Seen, x: Tensor) -> dict[str, Any]:
+        bits = {"p_bits": _bits(self.numbers[0]), "q_bits": _bits(self.numbers[1])}
+        if self.weight is None:
+            return {**bits, "w_ptr": x, "WEIGHT": _NUMBER}
+        if self.axis is None:
+            return {**bits, "w_ptr": self.weight, "WEIGHT": _ONE_VALUE}
+        if self.axis == seen.view.kept:
+            return {**bits, "w_ptr": self.weight, "WEIGHT": _PER_GROUP}
+        # Groups along another axis: rare enough that a copy of x's size will do.
+        shape = [-1 if axis == self.axis else 1 for axis in range(x.dim())]
+        everywhere = self.weight.reshape(shape).expand(x.shape)
+        return {**bits, "w_ptr": seen.add("w", everywhere), "WEIGHT": _PER_ELEMENT}
+
+
+# --- checks ------------------------------------------------------------------------------------------------
+
+
+def _check(name: str, value: object, x: Tensor) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch tensor, got {type(value).__name__}")
+    if value.dtype not in _DTYPES:
+        raise TypeError(f"{name} has dtype {value.dtype} (accepted: float16, bfloat16, float32, float64)")
+    if value.layout is not torch.strided:
+        raise TypeError(f"{name} has layout {value.layout} (accepted: torch.strided)")
+    if value.device != x.device:
+        raise ValueError(f"{name} is on the device {value.device}, but x is on {x.device}; they must be equal")
+
+
+def _check_like(name: str, value: Any, x: Tensor, what: str) -> None:  # noqa: ANN401
+    _check(name, value, x)
+    if value.shape != x.shape or value.dtype != x.dtype:
+        got = f"shape {tuple(value.shape)} and dtype {value.dtype}"
+        raise ValueError(f"{name} has {got}, but {what} has {tuple(x.shape)} and {x.dtype}")
+
+
+def _check_out(name: str, value: Any, x: Tensor, what: str) -> None:  # noqa: ANN401
+    _check_like(name, value, x, what)
+    if torch._debug_has_internal_overlap(value) == 1:
+        raise ValueError(f"{name} has several elements in the same place")
+
+
+def _check_device(x: Tensor) -> None:
+    if x.device.type != "cuda" and not (_INTERPRETED and x.device.type == "cpu"):
+        raise ValueError(
+            f"x is on the device {x.device}; the Triton kernels compute on CUDA devices, and on the CPU in a process "
+            "with TRITON_INTERPRET=1"
+        )
+
+
+def _axis(x: Tensor, axis: int, name: str) -> int:
+    if not isinstance(axis, int) or isinstance(axis, bool):
+        raise TypeError(f"{name} must be an int, got {type(axis).__name__}")
+    if not -x.dim() <= axis < x.dim():
+        raise ValueError(f"{name} is {axis}, but x has shape {tuple(x.shape)}")
+    return axis % x.dim()
+
+
+def _check_state(state: Tensor, x: Tensor, per: str, axis: int, cells: int) -> None:
+    groups = {"tensor": 1, "channel": x.shape[axis], "row": _product([n for a, n in enumerate(x.shape) if a != axis])}
+    words = HEADER + cells * groups[per]
+    if not isinstance(state, Tensor):
+        raise TypeError(f"state must be a torch tensor, got {type(state).__name__}")
+    if state.dtype != torch.float64 or state.shape != (words,) or not state.is_contiguous():
+        raise ValueError(
+            f"state must be contiguous float64 of shape ({words},) for {groups[per]} groups, got {state.dtype} of shape "
+            f"{tuple(state.shape)}; see new_state"
+        )
+    if state.device != x.device:
+        raise ValueError(f"state is on the device {state.device}, but x is on {x.device}; they must be equal")
+
+
+def _grouping(x: Tensor, state: Tensor | None, per: str, channel_axis: int) -> tuple[str, int]:
+    """What groups are, and along which axis; one group where nothing is measured."""
+    if per not in ("tensor", "channel", "row"):
+        raise ValueError(f"per is {per!r} (accepted: 'tensor', 'channel', 'row')")
+    if state is None or per == "tensor":
+        return "tensor", 0
+    return per, _axis(x, channel_axis, "channel_axis")
+
+
+def _along_an_axis(x: Tensor) -> Tensor:
+    return x.reshape(1) if x.dim() == 0 else x
+
+
+# --- launches ----------------------------------------------------------------------------------------------
+
+_tickets: dict[tuple[int, int], Tensor] = {}
+
+
+def _zeroed_tickets(x: Tensor, count: int) -> Tensor:
+    """Zeros that a launch leaves as it found them, so that one memory serves all launches of a stream."""
+    if x.device.type != "cuda" or torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
+        return torch.zeros(count, dtype=torch.int32, device=x.device)
+    key = x.device.index, torch.cuda.current_stream(x.device).cuda_stream
+    found = _tickets.get(key)
+    if found is None or found.numel() < count:
+        found = _tickets[key] = torch.zeros(max(count, 2048), dtype=torch.int32, device=x.device)
+    return found
+
+
+def _launch(
+    kernel: Any,  # noqa: ANN401
+    seen: _Seen,
+    like: Tensor,
+    cells: int,
+    sums: bool,
+    arguments: dict[str, Any],
+    wrap: Callable[[Any], Any],
+) -> None:
+    """One launch; ``cells`` is the size of a record and ``sums`` whether there are sums of a parameter."""
+    view, sizes = seen.view, seen.sizes
+    tile = tiles.tile(view.columns, like.element_size(), sizes[1], sizes[2])
+    grid = tiles.grid(view.columns, sizes, tile, reduces=cells > 0 or sums)
+    by_group = (cells > 0 and not view.whole) or arguments.get("PARAMETER") == _PER_GROUP
+    records = grid.blocks * grid.splits
+    if by_group:
+        records = grid.splits * (sizes[0] * sizes[2] if view.columns else sizes[1])
+    records = max(records, grid.blocks * grid.splits)
+    room = torch.empty(max(1, records * (cells + sums)), dtype=torch.float64, device=like.device)
+    room_for = {"partial_ptr": room, "ticket_ptr": _zeroed_tickets(like, 1 + (grid.blocks if grid.splits > 1 else 0))}
+    if "sums_ptr" in kernel.arg_names:
+        room_for["sums_ptr"] = room[records * cells :] if sums else room
+    with torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext():
+        wrap(kernel)[(grid.blocks, grid.splits)](
+            **{"state_ptr": room, **arguments, **room_for, **seen.arguments()},
+            tiles_of_program=grid.tiles_of_program,
+            WHOLE=view.whole,
+            SINGLE=grid.splits == 1,
+            COLUMNS=view.columns,
+            GROUPS=tile.groups,
+            WIDTH=tile.width,
+            LOCAL=tile.local,
+            CHUNK=tile.chunk,
+            num_warps=tiles.WARPS,
+            **({} if wrap is wrap_triton else {"enable_fp_fusion": False, "maxnreg": tile.registers}),
+        )
+
+
+def _directly(kernel: Any) -> Any:  # noqa: ANN401
+    return kernel
+
+
+def forward(
+    row: Activation,
+    x: Tensor,
+    values: Sequence[object],
+    out: Tensor | None = None,
+    state: Tensor | None = None,
+    *,
+    per: str = "tensor",
+    channel_axis: int = -1,
+    saturation: float = 0.05,
+    level: str = "moments",
+    weight_axis: int = 1,
+    wrap: Callable[[Any], Any] = _directly,
+) -> Tensor:
+    """Y = f(x), and the record of the call added to ``state``.
+
+    Parameters
+    ----------
+    row : Activation
+        A row of the registry.
+    x : Tensor
+        float16, bfloat16, float32 or float64; any shape and strides.
+    values : sequence
+        One value per parameter of the row: numbers, or for a trained parameter a tensor of one value or of one per
+        channel (axis ``weight_axis``).
+    out : Tensor, optional
+        Where y is written, of the shape and dtype of x; may be x. Not followed by autograd.
+    state : Tensor, optional
+        As ``new_state`` makes it, for "forward", the groups of x, and ``level``.
+    per, channel_axis, saturation, level
+        As of ``geoact.GeometryStats``. With per="row" a state holds the rows of one call, in their order.
+    wrap : callable, optional
+        ``torch.library.wrap_triton`` where a graph is traced.
+
+    Returns
+    -------
+    Tensor
+        y, of the shape, dtype and memory format of x, or ``out``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before anything is written.
+    """
+    _check("x", x, x)
+    _check_device(x)
+    if level not in _LEVELS:
+        raise ValueError(f"level is {level!r} (accepted: 'counts', 'moments')")
+    shape, functions = x.shape, ACTIVATIONS[row.name]
+    if out is not None:
+        _check_out("out", out, x, "x")
+    parameters = _Parameters.of(row, x, values, weight_axis)
+    x = _along_an_axis(x)
+    per, axis = _grouping(x, state, per, channel_axis)
+    cells = 0
+    if state is not None:
+        cells = CELLS["forward"] if level == "moments" else CELLS_OF_COUNTS
+        _check_state(state, x, per, axis, cells)
+    y = torch.empty_like(x) if out is None else _along_an_axis(out)
+    seen = _Seen(_view(x, per, axis, parameters.axis), x)
+    target, written = seen.add_target("y", y)
+    arguments = {
+        "x_ptr": seen.add("x", x),
+        "y_ptr": target,
+        **parameters.arguments(seen, x),
+        "saturation_bits": _bits(saturation),
+        "VALUE": functions.value,
+        "SLOPE": functions.slope,
+        "SAVES_Y": functions.saves == "y",
+        "LEVEL": _NOTHING if state is None else _LEVELS[level],
+    }
+    if state is not None:
+        arguments["state_ptr"] = state
+    if x.numel() or state is not None:
+        _launch(fused.forward, seen, x, cells, False, arguments, wrap)
+    written()
+    return y.reshape(shape) if out is None else out
+
+
+def backward(
+    row: Activation,
+    dy: Tensor,
+    saved: Tensor,
+    values: Sequence[object],
+    out: Tensor | None = None,
+    state: Tensor | None = None,
+    *,
+    per: str = "tensor",
+    channel_axis: int = -1,
+    weight_axis: int = 1,
+    wrap: Callable[[Any], Any] = _directly,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Dx = dy f'(x), the gradient of a trained parameter, and the record of the call added to ``state``.
+
+    Parameters
+    ----------
+    row, values, weight_axis, wrap
+        As of ``forward``.
+    dy : Tensor
+        Gradient with respect to y.
+    saved : Tensor
+        x or y of the forward call, as ``row.saves`` says; shape and dtype of dy.
+    out : Tensor, optional
+        Where dx is written; may be dy or ``saved``.
+    state : Tensor, optional
+        As ``new_state`` makes it, for "backward" and the groups of dy.
+    per, channel_axis
+        As of ``geoact.GradientStats``.
+
+    Returns
+    -------
+    dx : Tensor, or (dx, dparameter)
+        The pair where the row has a trained parameter. dparameter has the shape and dtype of the parameter, or is a
+        0-d float64 tensor where a number was given. It is a reduction of the same launch, of a second one where the
+        groups of ``state`` and the channels of the parameter lie along different axes.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the argument, before anything is written.
+    """
+    _check("dy", dy, dy)
+    _check_device(dy)
+    _check_like(row.saves, saved, dy, "dy")
+    shape, functions = dy.shape, ACTIVATIONS[row.name]
+    if out is not None:
+        _check_out("out", out, dy, "dy")
+    parameters = _Parameters.of(row, dy, values, weight_axis)
+    dy, saved = _along_an_axis(dy), _along_an_axis(saved)
+    per, axis = _grouping(dy, state, per, channel_axis)
+    if state is not None:
+        _check_state(state, dy, per, axis, CELLS["backward"])
+    dx = torch.empty_like(dy) if out is None else _along_an_axis(out)
+    gradient = None
+    if row.trainable:
+        weight = parameters.weight
+        gradient = dy.new_empty((), dtype=torch.float64) if weight is None else torch.empty_like(weight)
+
+    def run(view: _View, measured: Tensor | None, stores: bool, reduced: Tensor | None) -> None:
+        seen = _Seen(view, dy)
+        target, written = seen.add_target("dx", dx) if stores else (dy, lambda: None)
+        arguments = {
+            "dy_ptr": seen.add("dy", dy),
+            "saved_ptr": seen.add("saved", saved),
+            "dx_ptr": target,
+            "dx_stride0": 0,
+            "dx_stride1": 0,
+            **parameters.arguments(seen, dy),
+            "SLOPE": functions.slope,
+            "GRADIENT": functions.gradient,
+            "PARAM_SLOPE": functions.param_slope,
+            "STORE": stores,
+            "MEASURE": measured is not None,
+            "PARAMETER": _NUMBER if reduced is None else _ONE_VALUE if parameters.axis is None else _PER_GROUP,
+            "dw_ptr": dy if reduced is None else reduced,
+        }
+        if measured is not None:
+            arguments["state_ptr"] = measured
+        cells = CELLS["backward"] if measured is not None else 0
+        _launch(fused.backward, seen, dy, cells, reduced is not None, arguments, wrap)
+        written()
+
+    if dy.numel() or state is not None or gradient is not None:
+        view = _view(dy, per, axis, parameters.axis)
+        if gradient is not None and parameters.axis is not None and parameters.axis != view.kept:
+            # Before dx, which may be written over what this reads.
+            run(_view(dy, "tensor", 0, parameters.axis), None, False, gradient)
+            run(view, state, True, None)
+        else:
+            run(view, state, True, gradient)
+    result = dx.reshape(shape) if out is None else out
+    if gradient is None:
+        return result
+    given = values[0]
+    return result, gradient.reshape(given.shape) if isinstance(given, Tensor) else gradient

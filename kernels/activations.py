@@ -178,7 +178,8 @@ def silu_slope(x, y, p):
 def gelu(x, p):
     tail = normal_tail(tl.abs(x))
     lost = ldexp(tail.times_a * quotient(tail.above, tail.below), tail.n)  # |x| P(N(0,1) > |x|)
-    return nan_at_minus_infinity(x, tl.where(x > 0, x - lost, -lost))
+    # -lost would be 0 - lost, and so +0 for x = -0
+    return nan_at_minus_infinity(x, tl.where(x > 0, x - lost, -1.0 * lost))
 
 
 @triton.jit

@@ -1,7 +1,7 @@
 """Polynomials and constants of :mod:`geoact.kernels.vocabulary`, for float32 and float64.
 
-The numbers of ``csrc/ops/coefficients.h``, which ``csrc/ops/coefficients.py`` computes; a test compares the two files. Each
-name is a pair (float32, float64); polynomials are tuples from the constant term upwards.
+The numbers of ``csrc/ops/coefficients.h``, which ``csrc/ops/coefficients.py`` computes; a test compares the two files.
+Each name is a pair (float32, float64); polynomials are tuples from the constant term upwards.
 """
 
 from __future__ import annotations

@@ -10,9 +10,9 @@ The LOCAL elements of a lane belong to one thread. Grid: (blocks of groups, spli
 the strides are passed in units of UNIT elements: a multiplication by 16 is how the compiler learns that rows begin at
 multiples of 16 and may be loaded 16 bytes at a time.
 
-Two-level deterministic reduction. A program writes its record to ``partial`` and takes a ticket; the last one of a block
-merges the records of the block in a fixed order and adds them to the state; the last one of the launch adds to the
-state what is not per group, counts the call, and every ticket is back at 0. Nothing depends on which program is last.
+Two-level deterministic reduction. A program writes its record to ``partial`` and takes a ticket; the last one of a
+block merges the records of the block in a fixed order and adds them to the state; the last one of the launch adds to
+the state what is not per group, counts the call, and every ticket is back at 0. Nothing depends on which is last.
 There is one launch, no float atomic and no word from the host, so a captured graph can be replayed.
 
 State: 8-byte words, [0] int64 enabled, [1] int64 calls, [2:4] reserved, then float64 cells [field][group].
@@ -74,7 +74,7 @@ def from_bits(bits, COMPUTE: tl.constexpr):
 def index(i, WIDE: tl.constexpr):
     """An index in the integer type that holds every offset of the call."""
     if WIDE:
-        result = i.to(tl.int64)
+        result = i + tl.full([], 0, tl.int64)  # a plain int under the interpreter has no .to
     else:
         result = i
     return result
@@ -284,7 +284,7 @@ def forward(
         Tiles of a block that go to one split.
     """
     STORAGE: tl.constexpr = x_ptr.dtype.element_ty
-    COMPUTE: tl.constexpr = tl.float64 if STORAGE == tl.float64 else tl.float32
+    COMPUTE: tl.constexpr = tl.float64 if tl.float64 == STORAGE else tl.float32
     REDUCED: tl.constexpr = 0 if COLUMNS else 2
     ALONG: tl.constexpr = 0 if COLUMNS else 1
     ROWS: tl.constexpr = WIDTH if COLUMNS else GROUPS
@@ -381,7 +381,7 @@ def backward(
         Room for partial sums of dw: [program], or [split][group].
     """
     STORAGE: tl.constexpr = dy_ptr.dtype.element_ty
-    COMPUTE: tl.constexpr = tl.float64 if STORAGE == tl.float64 else tl.float32
+    COMPUTE: tl.constexpr = tl.float64 if tl.float64 == STORAGE else tl.float32
     REDUCED: tl.constexpr = 0 if COLUMNS else 2
     ALONG: tl.constexpr = 0 if COLUMNS else 1
     ROWS: tl.constexpr = WIDTH if COLUMNS else GROUPS

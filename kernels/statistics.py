@@ -102,9 +102,9 @@ class Gradient(NamedTuple):
 @triton.jit
 def smallest_normal(x, STORAGE: tl.constexpr):
     """Smallest normal number of the storage type, in the type of x."""
-    if STORAGE == tl.float64:
+    if tl.float64 == STORAGE:
         result = tl.full([], 2.0**-1022, tl.float64)
-    elif STORAGE == tl.float16:
+    elif tl.float16 == STORAGE:
         result = tl.full([], 2.0**-14, x.dtype)
     else:
         result = tl.full([], 2.0**-126, x.dtype)

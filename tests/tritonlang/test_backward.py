@@ -143,4 +143,3 @@ def test_gradient_of_a_weight_has_its_dtype_and_is_right_when_dx_overwrites_dy()
         assert gradient.dtype == torch.bfloat16
         expected = np.where(x > 0, 0, dy.astype(float) * x).sum(axis=(0, 2))
         np.testing.assert_allclose(gradient.float().numpy(), expected, rtol=2**-8)
-

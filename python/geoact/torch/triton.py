@@ -1,10 +1,9 @@
-"""The Triton kernels on torch tensors: forward and backward passes, and operators that torch.compile can see into.
+"""The Triton kernels on torch tensors: forward and backward passes with records that stay on the device.
 
     y = forward(geoact.gelu, x, ())
     state = new_state("forward", groups=64, device=x.device)
     y = forward(geoact.prelu, x, (weight,), state=state, per="channel", channel_axis=1)
     dx, dweight = backward(geoact.prelu, dy, x, (weight,))
-    torch.ops.geoact_triton.gelu(x)                         # followed by autograd
 
 A call is one launch on the current stream of x's device: y (or dx and the gradient of a parameter) and, where a state
 is given, the record of the call added to it, on the device. Nothing waits for the device, and calls can be captured in
@@ -12,9 +11,8 @@ a CUDA graph. CPU tensors are computed by Triton's interpreter, for tests, in a 
 
 Contiguous tensors, channels-last ones and rows with gaps between them are read where they lie; others are copied first.
 
-What lives here: which view of a tensor the kernels get, room for partial results, the operators. The kernels are in
-``geoact.kernels``. Nothing of the public interface comes here by itself; geoact.info() and the dispatch know nothing of
-this module.
+What lives here: which view of a tensor the kernels get, room for partial results, checks. The kernels are in
+``geoact.kernels``, operators of torch.library that call these functions in ``geoact.torch.triton_ops``.
 """
 
 from __future__ import annotations
@@ -27,10 +25,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
-from torch.library import triton_op, wrap_triton
 
 from geoact import _core
-from geoact.activations import activations
 from geoact.kernels import fused, tiles
 from geoact.kernels.activations import ACTIVATIONS
 
@@ -82,7 +78,7 @@ def new_state(direction: str, groups: int, *, level: str = "moments", device: An
 
 def cells_of(state: Tensor, groups: int) -> Tensor:
     """The cells of a state, a view of shape (fields, groups)."""
-    return state[HEADER:].view(-1, groups)
+    return state[HEADER:].view(-1 if groups else 0, groups)
 
 
 def calls_of(state: Tensor) -> Tensor:
@@ -171,6 +167,8 @@ def _view(x: Tensor, per: str, axis: int, kept: int | None) -> _View:
         while dense > 0 and (x.shape[order[dense - 1]] == 1 or x.stride(order[dense - 1]) == extent):
             dense -= 1
             extent *= x.shape[order[dense]]
+        if extent == 1:
+            dense = 0  # nothing to read in one go: seen as flat, which takes a copy
         return _View(order, (dense, dense), False, True, None)
     place = order.index(channel)
     if _product([x.shape[a] for a in order[place + 1 :]]) == 1:
@@ -201,8 +199,9 @@ class _Seen:
 
     def add_target(self, name: str, t: Tensor) -> tuple[Tensor, Callable[[], object]]:
         """The same for a tensor that is written, and what is to be called afterwards."""
+        in_place = self.view.strides(t.permute(self.view.order)) is not None
         ordered = self.add(name, t)
-        if ordered.data_ptr() == t.data_ptr():
+        if in_place:
             return ordered, lambda: None
         return ordered, lambda: t.permute(self.view.order).copy_(ordered)
 
@@ -329,8 +328,8 @@ def _check_state(state: Tensor, x: Tensor, per: str, axis: int, cells: int) -> N
         raise TypeError(f"state must be a torch tensor, got {type(state).__name__}")
     if state.dtype != torch.float64 or state.shape != (words,) or not state.is_contiguous():
         raise ValueError(
-            f"state must be contiguous float64 of shape ({words},) for {groups[per]} groups, got {state.dtype} of shape "
-            f"{tuple(state.shape)}; see new_state"
+            f"state must be contiguous float64 of shape ({words},) for {groups[per]} groups, got {state.dtype} of "
+            f"shape {tuple(state.shape)}; see new_state"
         )
     if state.device != x.device:
         raise ValueError(f"state is on the device {state.device}, but x is on {x.device}; they must be equal")
@@ -355,8 +354,11 @@ _tickets: dict[tuple[int, int], Tensor] = {}
 
 
 def _zeroed_tickets(x: Tensor, count: int) -> Tensor:
-    """Zeros that a launch leaves as it found them, so that one memory serves all launches of a stream."""
-    if x.device.type != "cuda" or torch.compiler.is_compiling() or torch.cuda.is_current_stream_capturing():
+    """Zeros that a launch leaves as it found them, so that one memory serves all launches of a stream.
+
+    A graph gets its own, which it sets to zero at every replay: it may be replayed beside other work.
+    """
+    if x.device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return torch.zeros(count, dtype=torch.int32, device=x.device)
     key = x.device.index, torch.cuda.current_stream(x.device).cuda_stream
     found = _tickets.get(key)
@@ -372,7 +374,6 @@ def _launch(
     cells: int,
     sums: bool,
     arguments: dict[str, Any],
-    wrap: Callable[[Any], Any],
 ) -> None:
     """One launch; ``cells`` is the size of a record and ``sums`` whether there are sums of a parameter."""
     view, sizes = seen.view, seen.sizes
@@ -384,11 +385,12 @@ def _launch(
         records = grid.splits * (sizes[0] * sizes[2] if view.columns else sizes[1])
     records = max(records, grid.blocks * grid.splits)
     room = torch.empty(max(1, records * (cells + sums)), dtype=torch.float64, device=like.device)
-    room_for = {"partial_ptr": room, "ticket_ptr": _zeroed_tickets(like, 1 + (grid.blocks if grid.splits > 1 else 0))}
+    tickets = _zeroed_tickets(like, 1 + (grid.blocks if grid.splits > 1 else 0))
+    room_for = {"partial_ptr": room, "ticket_ptr": tickets}
     if "sums_ptr" in kernel.arg_names:
         room_for["sums_ptr"] = room[records * cells :] if sums else room
     with torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext():
-        wrap(kernel)[(grid.blocks, grid.splits)](
+        kernel[(grid.blocks, grid.splits)](
             **{"state_ptr": room, **arguments, **room_for, **seen.arguments()},
             tiles_of_program=grid.tiles_of_program,
             WHOLE=view.whole,
@@ -399,12 +401,9 @@ def _launch(
             LOCAL=tile.local,
             CHUNK=tile.chunk,
             num_warps=tiles.WARPS,
-            **({} if wrap is wrap_triton else {"enable_fp_fusion": False, "maxnreg": tile.registers}),
+            enable_fp_fusion=False,
+            maxnreg=tile.registers,
         )
-
-
-def _directly(kernel: Any) -> Any:  # noqa: ANN401
-    return kernel
 
 
 def forward(
@@ -419,7 +418,6 @@ def forward(
     saturation: float = 0.05,
     level: str = "moments",
     weight_axis: int = 1,
-    wrap: Callable[[Any], Any] = _directly,
 ) -> Tensor:
     """Y = f(x), and the record of the call added to ``state``.
 
@@ -438,8 +436,6 @@ def forward(
         As ``new_state`` makes it, for "forward", the groups of x, and ``level``.
     per, channel_axis, saturation, level
         As of ``geoact.GeometryStats``. With per="row" a state holds the rows of one call, in their order.
-    wrap : callable, optional
-        ``torch.library.wrap_triton`` where a graph is traced.
 
     Returns
     -------
@@ -481,7 +477,7 @@ def forward(
     if state is not None:
         arguments["state_ptr"] = state
     if x.numel() or state is not None:
-        _launch(fused.forward, seen, x, cells, False, arguments, wrap)
+        _launch(fused.forward, seen, x, cells, False, arguments)
     written()
     return y.reshape(shape) if out is None else out
 
@@ -497,13 +493,12 @@ def backward(
     per: str = "tensor",
     channel_axis: int = -1,
     weight_axis: int = 1,
-    wrap: Callable[[Any], Any] = _directly,
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Dx = dy f'(x), the gradient of a trained parameter, and the record of the call added to ``state``.
 
     Parameters
     ----------
-    row, values, weight_axis, wrap
+    row, values, weight_axis
         As of ``forward``.
     dy : Tensor
         Gradient with respect to y.
@@ -566,7 +561,7 @@ def backward(
         if measured is not None:
             arguments["state_ptr"] = measured
         cells = CELLS["backward"] if measured is not None else 0
-        _launch(fused.backward, seen, dy, cells, reduced is not None, arguments, wrap)
+        _launch(fused.backward, seen, dy, cells, reduced is not None, arguments)
         written()
 
     if dy.numel() or state is not None or gradient is not None:

@@ -61,7 +61,7 @@ def lit(x, c: tl.constexpr):
 
 @triton.jit
 def larger(a, b):
-    """The second operand where the two are equal or unordered: larger(0, x) hands NaN and -0 through."""
+    """The second operand where the two are equal or unordered: as the second, NaN and -0 are handed through."""
     return tl.where(a > b, a, b)
 
 

@@ -1,6 +1,6 @@
 """Triton's interpreter, which runs kernels on the CPU, and the activations run by it on NumPy arrays.
 
-Imports triton and torch: only for test files that have called ``tests.tritonlang.conftest.required``. The interpreter
+Imports triton and torch: only for tests/tritonlang, which is skipped where they are missing. The interpreter
 differs from a GPU in two roundings, which ``correct`` mends: its conversion of float32 to bfloat16 cuts off instead of
 rounding to nearest, and its fma rounds the product. Both were seen in triton 3.7.1.
 """
@@ -133,5 +133,5 @@ class Measured:
 
 
 def groups_of(shape, per, axis=-1):
-    channels = shape[axis]
-    return {"tensor": 1, "channel": channels, "row": int(np.prod(shape)) // channels if channels else 0}[per]
+    others = [size for place, size in enumerate(shape) if place != axis % len(shape)]
+    return {"tensor": 1, "channel": shape[axis], "row": int(np.prod(others, dtype=int))}[per]

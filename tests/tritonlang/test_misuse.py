@@ -7,6 +7,7 @@ from geoact.torch import triton as backend
 
 X = torch.zeros(4, 3)
 STATE = backend.new_state("forward", 3)
+PLAIN = geoact.relu, X, ()
 
 CASES = [
     (TypeError, "x must be a torch tensor", lambda: backend.forward(geoact.relu, [1.0], ())),
@@ -23,7 +24,7 @@ CASES = [
     (ValueError, "weight_axis is 2", lambda: backend.forward(geoact.prelu, X, (torch.ones(3),), weight_axis=2)),
     (ValueError, "per is 'all'", lambda: backend.forward(geoact.relu, X, (), state=STATE, per="all")),
     (ValueError, "level is 'all'", lambda: backend.forward(geoact.relu, X, (), state=STATE, level="all")),
-    (ValueError, "channel_axis is 2", lambda: backend.forward(geoact.relu, X, (), state=STATE, per="row", channel_axis=2)),
+    (ValueError, "channel_axis is 2", lambda: backend.forward(*PLAIN, None, STATE, per="row", channel_axis=2)),
     (ValueError, "state must be contiguous", lambda: backend.forward(geoact.relu, X, (), state=STATE)),
     (ValueError, "state must be", lambda: backend.forward(geoact.relu, X, (), state=STATE.float(), per="channel")),
     (TypeError, "state must be a torch tensor", lambda: backend.forward(geoact.relu, X, (), state=[1.0])),

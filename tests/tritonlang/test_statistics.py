@@ -143,7 +143,7 @@ def test_gradients_that_are_not_finite_stay_in_their_group():
 @pytest.mark.parametrize("kind", inputs.HARD)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 def test_hard_data(many_programs, kind, dtype):
-    shape, per = ((70, 13), "channel") if name == "bfloat16" else ((1100,), "tensor")
+    shape, per = ((70, 13), "channel") if dtype == "bfloat16" else ((1100,), "tensor")
     for name in ("relu", "gelu"):
         x = inputs.hard(kind, int(np.prod(shape)), DTYPES[dtype])
         if x is not None:

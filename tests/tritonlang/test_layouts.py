@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from geoact.torch import triton_views as views
 from support import oracle
 from support.cases import DTYPES
 from support.interpreter import Measured, TritonCase, array, backend, groups_of
@@ -56,14 +57,14 @@ def test_dense_tensors_are_not_copied(layout, per):
     x = make(data(2, 5, 3, 7))
     if layout == "transposed" and per == "row":
         pytest.skip("rows are numbered in the order of the axes, which is not that of memory")
-    seen = backend._Seen(backend._view(x, per, 1, None), x)
+    seen = views.Seen(views.view_of(x, per, 1, None), x)
     assert (seen.add("x", x).data_ptr() == x.data_ptr()) == in_place
 
 
 def test_rows_with_gaps_are_not_copied():
     x = data(40, 20)[:, :13]
     for per in ("tensor", "channel", "row"):
-        seen = backend._Seen(backend._view(x, per, 1, None), x)
+        seen = views.Seen(views.view_of(x, per, 1, None), x)
         assert seen.add("x", x).data_ptr() == x.data_ptr()
 
 
@@ -102,8 +103,8 @@ def test_sixteen_byte_rows_and_wide_indices_give_the_same(monkeypatch):
         x = data(*shape)
         found = []
         for limit, unit in ((2**30, 16), (0, 16), (2**30, 7)):
-            monkeypatch.setattr(backend, "_INT32", limit)
-            monkeypatch.setattr(backend, "_UNIT", unit)
+            monkeypatch.setattr(views, "_INT32", limit)
+            monkeypatch.setattr(views, "_UNIT", unit)
             stats = Measured("forward", shape[axis], "channel", axis)
             y = backend.forward(geoact.silu, x, (), **stats.options)
             found.append((y, stats.state))

@@ -11,15 +11,15 @@ a CUDA graph. CPU tensors are computed by Triton's interpreter, for tests, in a 
 
 Contiguous tensors, channels-last ones and rows with gaps between them are read where they lie; others are copied first.
 
-What lives here: which view of a tensor the kernels get, room for partial results, checks. The kernels are in
-``geoact.kernels``, operators of torch.library that call these functions in ``geoact.torch.triton_ops``.
+What lives here: states, parameters, checks, room for partial results, launches. The kernels are in ``geoact.kernels``,
+their view of a tensor in ``geoact.torch.triton_views``, operators of torch.library in ``geoact.torch.triton_ops``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ import triton
 from geoact import _core
 from geoact.kernels import fused, tiles
 from geoact.kernels.activations import ACTIVATIONS
+from geoact.torch.triton_views import Seen, View, product, view_of
 
 if TYPE_CHECKING:
     from geoact.activations import Activation
@@ -43,8 +44,6 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _LEVELS = {"counts": fused.COUNTS.value, "moments": fused.MOMENTS.value}
 _NOTHING, _NUMBER = fused.NOTHING.value, fused.NUMBER.value
 _ONE_VALUE, _PER_GROUP, _PER_ELEMENT = fused.ONE_VALUE.value, fused.PER_GROUP.value, fused.PER_ELEMENT.value
-_UNIT = 16
-_INT32 = 2**31 - 2**20  # offsets of a tile's end stay below 2^31
 _INTERPRETED = not isinstance(fused.forward, triton.runtime.JITFunction)
 
 
@@ -91,138 +90,6 @@ def set_enabled(state: Tensor, enabled: bool) -> None:
     state[:HEADER].view(torch.int64)[0] = int(enabled)
 
 
-# --- views of tensors --------------------------------------------------------------------------------------
-
-
-def _joint_stride(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
-    """The stride of some axes seen as one, or None where they cannot be; 0 for no axes."""
-    joint, extent = 0, 1
-    for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
-        if size == 1:
-            continue
-        if extent == 1:
-            joint = stride
-        elif stride != joint * extent:
-            return None
-        extent *= size
-    return joint
-
-
-@dataclass(frozen=True)
-class _View:
-    """How the tensors of a call are seen as three axes; see ``geoact.kernels.fused``."""
-
-    order: tuple[int, ...]  # of the axes in memory
-    cuts: tuple[int, int]  # which of them, in that order, are the first and the second of the three
-    columns: bool
-    whole: bool  # whether the record is one although groups are kept
-    kept: int | None  # the axis of the groups, where they are those of one axis
-
-    def sizes(self, x: Tensor) -> tuple[int, int, int]:
-        shape = [x.shape[axis] for axis in self.order]
-        a, b = self.cuts
-        return _product(shape[:a]), _product(shape[a:b]), _product(shape[b:])
-
-    def strides(self, t: Tensor) -> tuple[int, int] | None:
-        """Of a tensor in memory order, or None where it has to be copied."""
-        if t.numel() == 0:
-            return 0, 0
-        a, b = self.cuts
-        parts = [_joint_stride(t.shape[i:j], t.stride()[i:j]) for i, j in ((0, a), (a, b), (b, t.dim()))]
-        first, second, dense = parts
-        if first is None or second is None or dense is None or dense > 1:
-            return None
-        if dense == 0 and _product(t.shape[b:]) > 1:
-            return None
-        return first, second
-
-
-def _product(sizes: Sequence[int]) -> int:
-    result = 1
-    for size in sizes:
-        result *= size
-    return result
-
-
-def _memory_order(x: Tensor) -> tuple[int, ...]:
-    strides = x.stride()
-    return tuple(sorted(range(x.dim()), key=lambda axis: -strides[axis] if x.shape[axis] != 1 else 0))
-
-
-def _view(x: Tensor, per: str, axis: int, kept: int | None) -> _View:
-    """For groups by tensor, channel or row along ``axis``; with one record, ``kept`` may ask for an axis of groups."""
-    order = _memory_order(x)
-    if per == "row":
-        others = [a for a in order if a != axis and x.shape[a] != 1]
-        if others != sorted(others):
-            order = tuple(range(x.dim()))  # groups are numbered in the order of the axes
-        place = order.index(axis)
-        if _product([x.shape[a] for a in order[place + 1 :]]) == 1:
-            return _View((*(a for a in order if a != axis), axis), (0, x.dim() - 1), False, False, None)
-        return _View(order, (place, place + 1), True, False, None)
-    channel = axis if per == "channel" else kept
-    if channel is None:
-        dense = x.dim()
-        extent = 1
-        while dense > 0 and (x.shape[order[dense - 1]] == 1 or x.stride(order[dense - 1]) == extent):
-            dense -= 1
-            extent *= x.shape[order[dense]]
-        if extent == 1:
-            dense = 0  # nothing to read in one go: seen as flat, which takes a copy
-        return _View(order, (dense, dense), False, True, None)
-    place = order.index(channel)
-    if _product([x.shape[a] for a in order[place + 1 :]]) == 1:
-        last = (*(a for a in order if a != channel), channel)
-        return _View(last, (0, x.dim() - 1), True, per != "channel", channel)
-    return _View(order, (place, place + 1), False, per != "channel", channel)
-
-
-class _Seen:
-    """Tensors of one call in a view: each as it lies in memory, or a copy."""
-
-    def __init__(self, view: _View, like: Tensor) -> None:
-        self.view = view
-        self.sizes = view.sizes(like)
-        self._strides: dict[str, tuple[int, int]] = {}
-        self._extents: list[int] = [_product(self.sizes)]
-
-    def add(self, name: str, t: Tensor) -> Tensor:
-        """The tensor with its axes in the order of memory, or a copy that the kernels can see as three axes."""
-        ordered = t.permute(self.view.order)
-        strides = self.view.strides(ordered)
-        if strides is None:
-            ordered = ordered.contiguous()
-            strides = self.view.strides(ordered) or (0, 0)
-        self._strides[name] = strides
-        self._extents.append(sum((size - 1) * stride for size, stride in zip(self.sizes, strides, strict=False)))
-        return ordered
-
-    def add_target(self, name: str, t: Tensor) -> tuple[Tensor, Callable[[], object]]:
-        """The same for a tensor that is written, and what is to be called afterwards."""
-        in_place = self.view.strides(t.permute(self.view.order)) is not None
-        ordered = self.add(name, t)
-        if in_place:
-            return ordered, lambda: None
-        return ordered, lambda: t.permute(self.view.order).copy_(ordered)
-
-    def arguments(self) -> dict[str, int]:
-        """Sizes, strides and what follows from them, as the kernels take them."""
-        numbers = {f"{name}_stride{k}": s[k] for name, s in self._strides.items() for k in (0, 1)}
-        scaled = {"size2": self.sizes[2], **{k: v for k, v in numbers.items() if not k.startswith("w_")}}
-        aligned = not self.view.columns and all(value % _UNIT == 0 for value in scaled.values())
-        unit = _UNIT if aligned else 1
-        return {
-            "size0": self.sizes[0],
-            "size1": self.sizes[1],
-            "w_stride0": 0,
-            "w_stride1": 0,
-            **numbers,
-            **{name: value // unit for name, value in scaled.items()},
-            "UNIT": unit,
-            "WIDE": max(self._extents) + self.sizes[2] >= _INT32,
-        }
-
-
 # --- parameters --------------------------------------------------------------------------------------------
 
 
@@ -264,7 +131,7 @@ class _Parameters:
             numbers.append(float(value))
         return cls(((*numbers, 0.0, 0.0)[0], (*numbers, 0.0, 0.0)[1]), None, None)
 
-    def arguments(self, seen: _Seen, x: Tensor) -> dict[str, Any]:
+    def arguments(self, seen: Seen, x: Tensor) -> dict[str, Any]:
         bits = {"p_bits": _bits(self.numbers[0]), "q_bits": _bits(self.numbers[1])}
         if self.weight is None:
             return {**bits, "w_ptr": x, "WEIGHT": _NUMBER}
@@ -322,7 +189,7 @@ def _axis(x: Tensor, axis: int, name: str) -> int:
 
 
 def _check_state(state: Tensor, x: Tensor, per: str, axis: int, cells: int) -> None:
-    groups = {"tensor": 1, "channel": x.shape[axis], "row": _product([n for a, n in enumerate(x.shape) if a != axis])}
+    groups = {"tensor": 1, "channel": x.shape[axis], "row": product([n for a, n in enumerate(x.shape) if a != axis])}
     words = HEADER + cells * groups[per]
     if not isinstance(state, Tensor):
         raise TypeError(f"state must be a torch tensor, got {type(state).__name__}")
@@ -369,7 +236,7 @@ def _zeroed_tickets(x: Tensor, count: int) -> Tensor:
 
 def _launch(
     kernel: Any,  # noqa: ANN401
-    seen: _Seen,
+    seen: Seen,
     like: Tensor,
     cells: int,
     sums: bool,
@@ -462,7 +329,7 @@ def forward(
         cells = CELLS["forward"] if level == "moments" else CELLS_OF_COUNTS
         _check_state(state, x, per, axis, cells)
     y = torch.empty_like(x) if out is None else _along_an_axis(out)
-    seen = _Seen(_view(x, per, axis, parameters.axis), x)
+    seen = Seen(view_of(x, per, axis, parameters.axis), x)
     target, written = seen.add_target("y", y)
     arguments = {
         "x_ptr": seen.add("x", x),
@@ -540,8 +407,8 @@ def backward(
         weight = parameters.weight
         gradient = dy.new_empty((), dtype=torch.float64) if weight is None else torch.empty_like(weight)
 
-    def run(view: _View, measured: Tensor | None, stores: bool, reduced: Tensor | None) -> None:
-        seen = _Seen(view, dy)
+    def run(view: View, measured: Tensor | None, stores: bool, reduced: Tensor | None) -> None:
+        seen = Seen(view, dy)
         target, written = seen.add_target("dx", dx) if stores else (dy, lambda: None)
         arguments = {
             "dy_ptr": seen.add("dy", dy),
@@ -565,10 +432,10 @@ def backward(
         written()
 
     if dy.numel() or state is not None or gradient is not None:
-        view = _view(dy, per, axis, parameters.axis)
+        view = view_of(dy, per, axis, parameters.axis)
         if gradient is not None and parameters.axis is not None and parameters.axis != view.kept:
             # Before dx, which may be written over what this reads.
-            run(_view(dy, "tensor", 0, parameters.axis), None, False, gradient)
+            run(view_of(dy, "tensor", 0, parameters.axis), None, False, gradient)
             run(view, state, True, None)
         else:
             run(view, state, True, gradient)

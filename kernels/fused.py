@@ -59,6 +59,7 @@ PER_GROUP: tl.constexpr = tl.constexpr(2)
 PER_ELEMENT: tl.constexpr = tl.constexpr(3)
 
 HEADER: tl.constexpr = tl.constexpr(4)  # words of the state before its cells
+THREADS: tl.constexpr = tl.constexpr(128)  # of a program
 
 
 # --- where things are --------------------------------------------------------------------------------------
@@ -303,6 +304,8 @@ def forward(
         p = parameters_at(w_ptr, p_bits, q_bits, i0, i1, i2, keep, w_stride0, w_stride1, WEIGHT, COLUMNS, COMPUTE, WIDE)
         x = tl.load(x_ptr + offset(i0, i1, i2, x_stride0, x_stride1, WIDE), mask=keep, other=0.0).to(COMPUTE)
         stored = VALUE(x, p).to(STORAGE)
+        if GROUPS * WIDTH < THREADS:
+            tl.debug_barrier()  # several threads load the same element: all have, before y is written over x
         tl.store(y_ptr + offset(i0, i1, i2, y_stride0, y_stride1, WIDE), stored, mask=keep)
         if LEVEL != NOTHING:
             if enabled:
@@ -411,6 +414,8 @@ def backward(
             dx = GRADIENT(dy, saved, saved, p)
         stored = dx.to(STORAGE)
         if STORE:
+            if GROUPS * WIDTH < THREADS:
+                tl.debug_barrier()  # as in forward
             tl.store(dx_ptr + offset(i0, i1, i2, dx_stride0, dx_stride1, WIDE), stored, mask=keep)
         if PARAMETER != NUMBER:
             dp = dy * PARAM_SLOPE(saved, saved, p)

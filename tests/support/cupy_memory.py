@@ -64,7 +64,8 @@ def put(array, device=0):
 
 
 class _Address:
-    def __init__(self, ptr, shape, strides, typestr):
+    def __init__(self, ptr, shape, strides, typestr, owner=None):
+        self.owner = owner
         self.__array_interface__ = {
             "data": (ptr, False),
             "shape": shape,
@@ -82,5 +83,5 @@ def host(array):
     """The elements, as a NumPy view of the same memory."""
     if array.size == 0:
         return np.empty(array.shape, array.dtype)
-    raw = np.asarray(_Address(array.data.ptr, array.shape, array.strides, f"|V{array.itemsize}"))
+    raw = np.asarray(_Address(array.data.ptr, array.shape, array.strides, f"|V{array.itemsize}", array))
     return raw.view(array.dtype)

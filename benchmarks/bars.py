@@ -39,6 +39,7 @@ import geoact
 import numpy as np
 import peers
 from cases import IN_L2, MIB, OUT_OF_CACHE, Case
+from engine import first_line, interval, verdict
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -400,11 +401,6 @@ def calibrate(contender: Contender, least: float) -> None:
         contender.inner = max(1, math.ceil(least / max(sample(contender), 1)))
 
 
-def _first_line(error: AssertionError) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return next((line for line in lines if line.startswith("Mismatched")), lines[0] if lines else "check failed")
-
-
 def measure(group: Group, quick: bool) -> dict[str, list[float]]:
     """Samples of every contender, one per round."""
     before = {}
@@ -412,7 +408,7 @@ def measure(group: Group, quick: bool) -> dict[str, list[float]]:
         try:
             before[contender.name] = contender.check()
         except AssertionError as error:
-            group.missing[contender.name] = f"WRONG RESULT: {_first_line(error)}"
+            group.missing[contender.name] = f"WRONG RESULT: {first_line(error)}"
             group.contenders.remove(contender)
             continue
         calibrate(contender, 3e5)
@@ -435,18 +431,6 @@ def measure(group: Group, quick: bool) -> dict[str, list[float]]:
             group.contenders.remove(contender)
             del samples[contender.name]
     return samples
-
-
-def interval(ordered: list[float]) -> tuple[float, float]:
-    """Order statistics around the median with a probability of at least 95 %; the extremes of few samples."""
-    n, below, rank = len(ordered), 0.0, 0
-    while rank < n // 2:
-        below += math.comb(n, rank) / 2**n
-        if below > 0.025:
-            break
-        rank += 1
-    rank = max(rank, 1)
-    return ordered[rank - 1], ordered[n - rank]
 
 
 @dataclass
@@ -490,10 +474,7 @@ def evaluate(group: Group, bar: Bar, samples: dict[str, list[float]]) -> Result:
     result.rounds = len(values)
     result.q1, result.median, result.q3 = (float(v) for v in np.quantile(values, [0.25, 0.5, 0.75]))
     result.low, result.high = interval(values)
-    if bar.at_most is not None:
-        result.met = "yes" if result.high <= bar.at_most else "no" if result.low > bar.at_most else "open"
-    if bar.at_least is not None:
-        result.met = "yes" if result.low >= bar.at_least else "no" if result.high < bar.at_least else "open"
+    result.met = verdict(result.low, result.high, bar.at_most, bar.at_least)
     return result
 
 

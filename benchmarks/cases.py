@@ -92,8 +92,9 @@ class Case:
         return _forward(self) if self.direction == "forward" else _backward(self)
 
 
-def _values(case: Case) -> tuple[float, ...]:
-    return tuple(WEIGHT if p.default is None else p.default for p in geoact.get(case.function).parameters)
+def values_of(row: geoact.Activation) -> tuple[float, ...]:
+    """A number for every parameter."""
+    return tuple(WEIGHT if p.default is None else p.default for p in row.parameters)
 
 
 def _agree(actual: np.ndarray, expected: np.ndarray, relative: float, absolute: float, what: str) -> None:
@@ -111,7 +112,8 @@ def _checksum(out: np.ndarray) -> int:
 
 
 def _forward(case: Case) -> Prepared:
-    row, values = geoact.get(case.function), _values(case)
+    row = geoact.get(case.function)
+    values = values_of(row)
     x, y = array(case.shape, case.dtype, case.offset), empty(case.shape, case.dtype, case.offset)
     stats = geoact.GeometryStats(per=case.per) if case.per else None
 
@@ -140,7 +142,8 @@ def _forward(case: Case) -> Prepared:
 
 
 def _backward(case: Case) -> Prepared:
-    row, values = geoact.get(case.function), _values(case)
+    row = geoact.get(case.function)
+    values = values_of(row)
     x, dy = array(case.shape, case.dtype, case.offset), array(case.shape, case.dtype, case.offset, seed=2)
     dx = empty(case.shape, case.dtype, case.offset)
     stats = geoact.GradientStats(per=case.per) if case.per else None

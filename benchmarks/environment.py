@@ -54,8 +54,8 @@ def _cpu_family() -> str | None:
     return ", ".join(f"{key} {match[1]}" for key, match in found.items() if match) or None
 
 
-def describe() -> dict[str, object]:
-    """The environment block of a result file."""
+def describe(packages: tuple[str, ...] = ()) -> dict[str, object]:
+    """The environment block of a result file; ``packages`` are further ones whose version matters."""
     info = geoact.info()
     status = _output("git", "status", "--porcelain", "--", "csrc", "python", "CMakeLists.txt")
     return {
@@ -69,8 +69,8 @@ def describe() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "compiler": (_output("c++", "--version") or "").partition("\n")[0] or None,
         "python": platform.python_version(),
-        "versions": {"geoact": geoact.__version__, **{name: _version(name) for name in _PACKAGES}},
-        "commit": _output("git", "rev-parse", "HEAD"),
+        "versions": {"geoact": geoact.__version__, **{name: _version(name) for name in (*_PACKAGES, *packages)}},
+        "commit": _output("git", "rev-parse", "HEAD") or os.environ.get("GEOACT_COMMIT"),  # a tree without .git
         "sources_changed": None if status is None else bool(status),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "load_average": list(os.getloadavg()),

@@ -23,6 +23,12 @@ FIELDS = (
 )
 """The record of level="moments", in the order in which the peers return it."""
 
+GRADIENT_FIELDS = (
+    *("zero", "underflow", "nonfinite_dy", "nonfinite_dx", "absmax_dy", "absmax_dx"),
+    *("sum_sq_dy", "sum_sq_dx", "sum_slope", "sum_sq_slope"),
+)
+"""The record of a backward pass without n, likewise."""
+
 SATURATION, TINY = 0.05, 2.0**-126
 Run = Callable[[], Any]  # one call: returns the record, in the order of FIELDS
 
@@ -40,7 +46,11 @@ def torch_module() -> Any:
     return torch
 
 
-def _torch_record(torch: Any, x: Any, y: Any, slope: Any) -> tuple[Any, ...]:
+def torch_record(torch: Any, x: Any, y: Any, slope: Any, dims: tuple[int, ...] | None = None) -> tuple[Any, ...]:
+    """The record of everything, or along ``dims``, as tensors, in the order of FIELDS."""
+    if dims is not None:
+        return _record_along(torch, x, y, slope, dims)
+
     def count(condition: Any) -> Any:
         return torch.count_nonzero(condition)
 
@@ -60,16 +70,48 @@ def _torch_record(torch: Any, x: Any, y: Any, slope: Any) -> tuple[Any, ...]:
     )
 
 
+def _record_along(torch: Any, x: Any, y: Any, slope: Any, dims: tuple[int, ...]) -> tuple[Any, ...]:
+    def count(condition: Any) -> Any:
+        return condition.sum(dims)
+
+    var_x, mean_x = torch.var_mean(x, dims, correction=0, keepdim=True)
+    var_y, mean_y = torch.var_mean(y, dims, correction=0, keepdim=True)
+    size, positive = y.abs(), x.clamp_min(0)
+    n = x.numel() // max(1, mean_x.numel())
+    return (
+        *(n, count(x < 0), count(x > 0), count(y == 0), count(slope.abs() < SATURATION)),
+        count((size < TINY) & (y != 0)),
+        *(count(~torch.isfinite(x)), count(~torch.isfinite(y))),
+        *(x.amin(dims), x.amax(dims), y.amin(dims), y.amax(dims)),
+        *(mean_x.squeeze(), mean_y.squeeze(), var_x.squeeze() * n, var_y.squeeze() * n),
+        ((x - mean_x) * (y - mean_y)).sum(dims),
+        *(size.sum(dims), positive.sum(dims), (positive * positive).sum(dims)),
+        *(slope.sum(dims), (slope * slope).sum(dims)),
+    )
+
+
+def torch_gradient_record(torch: Any, dy: Any, dx: Any, slope: Any, dims: tuple[int, ...]) -> tuple[Any, ...]:
+    """The record of a backward pass along ``dims``, as tensors, in the order of GRADIENT_FIELDS."""
+    size = dx.abs()
+    return (
+        (dx == 0).sum(dims),
+        (((size < TINY) & (dx != 0)) | ((dx == 0) & (dy != 0) & (slope != 0))).sum(dims),
+        *((~torch.isfinite(dy)).sum(dims), (~torch.isfinite(dx)).sum(dims)),
+        *(dy.abs().amax(dims), size.amax(dims), (dy * dy).sum(dims), (dx * dx).sum(dims)),
+        *(slope.sum(dims), (slope * slope).sum(dims)),
+    )
+
+
 def _torch_function(torch: Any, name: str) -> Callable[[Any, Any], tuple[Any, ...]]:
     def relu(x: Any, out: Any) -> tuple[Any, ...]:
         y = torch.relu(x)
         out.copy_(y)
-        return _torch_record(torch, x, y, (x > 0).to(x.dtype))
+        return torch_record(torch, x, y, (x > 0).to(x.dtype))
 
     def sigmoid(x: Any, out: Any) -> tuple[Any, ...]:
         y = torch.sigmoid(x)
         out.copy_(y)
-        return _torch_record(torch, x, y, y * (1 - y))
+        return torch_record(torch, x, y, y * (1 - y))
 
     return {"relu": relu, "sigmoid": sigmoid}[name]
 
@@ -92,11 +134,11 @@ def torch_eager(name: str, x: np.ndarray, y: np.ndarray) -> Run:
 
     def relu() -> tuple[Any, ...]:
         torch.clamp_min(tx, 0, out=ty)  # torch.relu has no out=
-        return _torch_record(torch, tx, ty, (tx > 0).to(tx.dtype))
+        return torch_record(torch, tx, ty, (tx > 0).to(tx.dtype))
 
     def sigmoid() -> tuple[Any, ...]:
         torch.sigmoid(tx, out=ty)
-        return _torch_record(torch, tx, ty, ty * (1 - ty))
+        return torch_record(torch, tx, ty, ty * (1 - ty))
 
     return {"relu": relu, "sigmoid": sigmoid}[name]
 

@@ -25,6 +25,7 @@ import bars
 import environment
 import geoact
 import geoact.torch
+import peers
 import torch
 from geoact.torch import known, slopes
 from geoact.torch.probe import channel_axis
@@ -86,36 +87,10 @@ class Hooks:
         return tuple(d for d in range(x.dim()) if d != kept)
 
     def record(self, x: Tensor, y: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
-        dims = self._dims(x)
-
-        def count(condition: Tensor) -> Tensor:
-            return condition.sum(dims)
-
-        var_x, mean_x = torch.var_mean(x, dims, correction=0, keepdim=True)
-        var_y, mean_y = torch.var_mean(y, dims, correction=0, keepdim=True)
-        size, positive = y.abs(), x.clamp_min(0)
-        n = x.numel() // max(1, mean_x.numel())
-        return (
-            *(count(x < 0), count(x > 0), count(y == 0), count(slope.abs() < SATURATION)),
-            count((size < 2.0**-126) & (y != 0)),
-            *(count(~torch.isfinite(x)), count(~torch.isfinite(y))),
-            *(x.amin(dims), x.amax(dims), y.amin(dims), y.amax(dims)),
-            *(mean_x.squeeze(), mean_y.squeeze(), var_x.squeeze() * n, var_y.squeeze() * n),
-            ((x - mean_x) * (y - mean_y)).sum(dims),
-            *(size.sum(dims), positive.sum(dims), (positive * positive).sum(dims)),
-            *(slope.sum(dims), (slope * slope).sum(dims)),
-        )
+        return peers.torch_record(torch, x, y, slope, self._dims(x))[1:]  # all but n
 
     def gradient(self, dy: Tensor, dx: Tensor, slope: Tensor) -> tuple[Tensor, ...]:
-        dims = self._dims(dx)
-        size = dx.abs()
-        return (
-            (dx == 0).sum(dims),
-            (((size < 2.0**-126) & (dx != 0)) | ((dx == 0) & (dy != 0) & (slope != 0))).sum(dims),
-            *((~torch.isfinite(dy)).sum(dims), (~torch.isfinite(dx)).sum(dims)),
-            *(dy.abs().amax(dims), size.amax(dims), (dy * dy).sum(dims), (dx * dx).sum(dims)),
-            *(slope.sum(dims), (slope * slope).sum(dims)),
-        )
+        return peers.torch_gradient_record(torch, dy, dx, slope, self._dims(dx))
 
     def install(self, model: nn.Module) -> list[Any]:
         handles = []
@@ -142,17 +117,6 @@ class Hooks:
         self.slope: dict[str, Tensor] = {}
 
 
-FIELDS = (
-    *("negative", "positive", "zero", "saturated", "subnormal", "nonfinite_x", "nonfinite_y"),
-    *("x_min", "x_max", "y_min", "y_max", "mean_x", "mean_y", "m2_x", "m2_y", "c_xy"),
-    *("sum_abs_y", "sum_pos_x", "sum_sq_pos_x", "sum_slope", "sum_sq_slope"),
-)
-GRADIENT_FIELDS = (
-    *("zero", "underflow", "nonfinite_dy", "nonfinite_dx", "absmax_dy", "absmax_dx"),
-    *("sum_sq_dy", "sum_sq_dx", "sum_slope", "sum_sq_slope"),
-)
-
-
 def check(model: nn.Module, step: Step, per: str) -> None:
     """The hooks measure what the monitor measures, or nothing is timed."""
     hooks = Hooks(per, {}, {})
@@ -166,8 +130,8 @@ def check(model: nn.Module, step: Step, per: str) -> None:
     assert {layer.name for layer in monitor.last} == set(hooks.forward) == set(hooks.backward)
     for layer in monitor.last:
         for names, stats, theirs in (
-            (FIELDS, layer.forward, hooks.forward[layer.name]),
-            (GRADIENT_FIELDS, layer.backward, hooks.backward[layer.name]),
+            (peers.FIELDS[1:], layer.forward, hooks.forward[layer.name]),
+            (peers.GRADIENT_FIELDS, layer.backward, hooks.backward[layer.name]),
         ):
             cells = stats.cells()
             scale = cells["n"]

@@ -20,6 +20,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 from support import cupy_memory, fake_cupy
 from support.cases import DTYPES
 
+# GEOACT_TEST_BACKEND=cusim: the same tests, computed by the CUDA kernels on the simulated device.
+if os.environ.get("GEOACT_TEST_BACKEND") == "cusim":
+    from geoact import _cusim
+
+    _core.register_backend(_cusim._backend, [1])
+
 hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
 

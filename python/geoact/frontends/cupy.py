@@ -67,10 +67,10 @@ class _Place:
         return device
 
     def allocate(self, size: int) -> tuple[object, int]:
-        """So many bytes, for the core. Their owner keeps the stream alive, on which they may be written later on."""
+        """So many bytes, for the core, which keeps this method, and with it the stream, while it may write there."""
         with self._there():
             memory = self._cupy.cuda.alloc(size)
-        return (memory, self._stream), memory.ptr
+        return memory, memory.ptr
 
     def empty_like(self, array: Any) -> Any:  # noqa: ANN401
         with self._there():

@@ -4,6 +4,7 @@ Helpers live in ``support/``: the cases generated from the registry, inputs, and
 files by path (import mode importlib), so that folder is made importable here.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,10 +13,11 @@ from pathlib import Path
 import geoact
 import hypothesis
 import pytest
-from geoact import _core
+from geoact import _core, frontends
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support import cupy_memory, fake_cupy
 from support.cases import DTYPES, SIMULATED
 
 if SIMULATED:
@@ -66,3 +68,26 @@ def python(tmp_path):
         return done.stdout if status == 0 else done.stderr
 
     return run
+
+
+CUDA = 2  # as DLPack counts types of devices
+
+
+@pytest.fixture(params=["stand-in", "real"])
+def cupy(request, monkeypatch):
+    """CuPy over the host's memory, which the simulated CUDA kernels take for a device's."""
+    cusim = pytest.importorskip("geoact._cusim", reason="the simulated CUDA kernels (geoact._cusim) were not built")
+    known = dict(frontends.BY_TYPE)
+    if request.param == "stand-in":
+        monkeypatch.setitem(sys.modules, "cupy", fake_cupy.module())
+    elif importlib.util.find_spec("cupy"):
+        cupy_memory.install_real(monkeypatch)
+    else:
+        pytest.skip("CuPy is not installed")
+    _core.register_backend(cusim._backend, [CUDA])
+    yield sys.modules["cupy"]
+    _core.register_backend(None, [CUDA])
+    frontends.BY_TYPE.clear()
+    frontends.BY_TYPE.update(known)
+    if request.param == "real":
+        sys.modules["cupy"].cuda.set_allocator()

@@ -53,10 +53,34 @@ def test_masked_arrays_are_refused_because_their_mask_would_be_lost():
     rejected(TypeError, "^x is a masked array", geoact.relu, np.ma.masked_less(X, 0), stats=used())
 
 
+def speaking(module, **attributes):
+    """An array of another package, as far as it can be seen that it is one."""
+    return type("Array", (), {"__module__": module, **attributes})()
+
+
 def test_arrays_of_another_library_get_a_hint():
-    tensor = type("Array", (), {"__module__": "cupy"})()
-    rejected(TypeError, "^x is a cupy array.*numpy.asarray", geoact.relu, tensor, stats=used())
-    rejected(TypeError, "^dy is a cupy array", geoact.relu.backward, tensor, y=X)
+    device = speaking("numba.cuda.devicearray", __cuda_array_interface__={})
+    tensor = speaking("paddle.base", __dlpack__=lambda: None)
+    for array, word in (
+        (device, "numba Array; .*: pass cupy.asarray"),
+        (tensor, "paddle Array; .*: pass numpy.asarray.* or cupy.from_dlpack"),
+        (speaking("jaxlib._jax"), "jaxlib Array; .*: pass numpy.asarray"),
+    ):
+        rejected(TypeError, f"^x is a {word}.x.", geoact.relu, array, stats=used())
+        rejected(TypeError, f"^dy is a {word}.dy.", geoact.relu.backward, array, y=X)
+    mixed = "array, but {} is a NumPy array; they must be of one package: pass "
+    rejected(TypeError, f"^out is a numba {mixed.format('x')}cupy.asnumpy", geoact.relu, X, out=device, stats=used())
+    rejected(TypeError, f"^out is a paddle {mixed.format('dy')}numpy.asarray", geoact.silu.backward, X, x=X, out=tensor)
+    rejected(TypeError, f"^x is a numba {mixed.format('dy')}", geoact.silu.backward, X, x=device)
+    rejected(TypeError, f"^weight is a numba {mixed.format('x')}", geoact.prelu, X, device, stats=used())
+
+
+def test_an_array_whose_attributes_cannot_be_asked_is_refused_all_the_same():
+    def fails(self):
+        raise RuntimeError("no driver")
+
+    array = speaking("strange", __cuda_array_interface__=property(fails))
+    rejected(TypeError, "^x must be an array, got Array", geoact.relu, array, stats=used())
 
 
 @pytest.mark.parametrize(("name", "saved", "other"), [("relu", "y", "x"), ("silu", "x", "y")])

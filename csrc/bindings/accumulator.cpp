@@ -11,16 +11,18 @@ Accumulator::Accumulator(Direction direction, Per per, int64_t channel_axis, int
 }
 
 void Accumulator::reset() {
+  // Graphs that were captured go on adding where they did.
+  for (const auto& records : records_) {
+    if (records->rows()) continue;
+    records->reset(empty(records->groups()));
+    if (!enabled_) records->enable(false);
+  }
+  std::erase_if(records_, [](const auto& records) { return records->rows(); });
   seen_ = false;
   ++version_;
   calls_ = order_ = 0;
   groups_ = per_ == Per::tensor ? 1 : 0;
   cells_ = empty(groups_);
-  // Graphs that were captured go on adding where they did.
-  std::erase_if(records_, [](const auto& records) { return records->rows(); });
-  for (const auto& records : records_) records->reset(empty(records->groups()));
-  for (const auto& records : records_)
-    if (!enabled_) records->enable(false);
 }
 
 std::vector<double> Accumulator::empty(int64_t groups) const {
@@ -93,6 +95,7 @@ void Accumulator::measured_on(const Tensor& x, const Grouping& grouping, const s
     groups_ = grouping.groups;
     cells_ = empty(groups_);
   }
+  records->follow(x);
   settle(x.dtype);
 }
 
@@ -134,6 +137,7 @@ void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vecto
   if (seen_ && dtype != dtype_) throw py::value_error("stats was given data of two dtypes by two threads at once");
   if (!first && per_ == Per::channel && grouping.groups != groups_)
     throw py::value_error("stats was given two numbers of channels by two threads at once");
+  if (per_ == Per::row && !records_.empty()) *this = gathered();  // rows are in the order of their calls
   if (per_ == Per::row || first) {
     append(cells.data(), grouping.groups);
   } else {

@@ -114,18 +114,33 @@ Memory allocate(const Tensor& like, int64_t bytes) {
 // --- records -------------------------------------------------------------------------------------------------------------
 
 DeviceRecords::DeviceRecords(const Tensor& like, int cells, int64_t groups, const std::vector<double>& empty, bool rows)
-    : backend_(like.backend), device_(like.device), stream_(like.stream), groups_(groups), rows_(rows) {
-  if (!empty.empty() && backend_->capturing(device_.id, stream_))
+    : backend_(like.backend), device_(like.device), groups_(groups), rows_(rows) {
+  follow(like);
+  if (backend_->capturing(device_.id, stream_))
     throw py::value_error(
-        "stats meets its first data on this device while a graph is captured, and would start anew at every replay; "
-        "call once before the capture, as for warming up");
+        rows ? "stats was made with per='row', which appends at every call, and a graph that is captured can only repeat "
+               "itself; use per='tensor' or per='channel' there"
+             : "stats meets its first data on this device while a graph is captured, and would start anew at every "
+               "replay; call once before the capture, as for warming up");
   memory_ = allocate(like, header_bytes + cells * groups * int64_t(sizeof(double)));
-  if (empty.empty()) {  // written as a whole by the call
-    backend_->fill(memory_.address, 0, header_bytes, device_.id, stream_);
-    enable(true);
+  if (empty.empty()) {  // rows that are written as a whole by the call
+    const int64_t header[cuda::header_words] = {1};
+    write(header, header_bytes);
   } else {
     reset(empty);
   }
+}
+
+void DeviceRecords::follow(const Tensor& x) {
+  stream_ = x.stream;
+  stream_owner_ = foreign_stream_owner(x);
+}
+
+void DeviceRecords::write(const void* image, int64_t bytes) const {
+  // A graph would read the image again at every replay, when it is long gone.
+  if (backend_->capturing(device_.id, stream_))
+    throw py::value_error("statistics cannot be reset or switched while a graph is captured; do it before or after");
+  backend_->upload(memory_.address, image, bytes, device_.id, stream_);
 }
 
 bool DeviceRecords::holds(const Tensor& x, int64_t groups) const {
@@ -137,7 +152,7 @@ void DeviceRecords::reset(const std::vector<double>& empty) const {
   const int64_t header[cuda::header_words] = {1};
   std::copy_n(reinterpret_cast<const char*>(header), header_bytes, image.data());
   std::copy_n(reinterpret_cast<const char*>(empty.data()), empty.size() * sizeof(double), image.data() + header_bytes);
-  backend_->upload(memory_.address, image.data(), int64_t(image.size()), device_.id, stream_);
+  write(image.data(), int64_t(image.size()));
 }
 
 std::vector<double> DeviceRecords::read(int cells, int64_t& calls) const {
@@ -157,7 +172,8 @@ int64_t DeviceRecords::calls() const {
 }
 
 void DeviceRecords::enable(bool on) const {
-  backend_->fill(memory_.address, on, 1, device_.id, stream_);  // the lowest byte of a little-endian word
+  const int64_t word = on;
+  write(&word, sizeof word);
 }
 
 // --- calls ---------------------------------------------------------------------------------------------------------------
@@ -165,6 +181,8 @@ void DeviceRecords::enable(bool on) const {
 void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* gradient) {
   const py::gil_scoped_acquire lock;  // memory comes from Python
   const cuda::Backend& backend = *x.backend;
+  // Rows are new memory at every call: of one that is not measured there is none.
+  if (stats && stats->per() == Per::row && !stats->enabled()) stats = nullptr;
   cuda::Request request;
   request.id = x.device.id;
   request.stream = x.stream;

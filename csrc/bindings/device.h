@@ -49,11 +49,16 @@ class DeviceRecords {
   int64_t calls() const;
   void enable(bool on) const;
   void reset(const std::vector<double>& empty) const;
+  // What is written from now on belongs behind the call on x.
+  void follow(const Tensor& x);
 
  private:
+  void write(const void* image, int64_t bytes) const;
+
   const cuda::Backend* backend_;
   Device device_;
   void* stream_;
+  py::object stream_owner_;
   Memory memory_;
   int64_t groups_;
   bool rows_;

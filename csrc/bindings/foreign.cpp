@@ -153,6 +153,9 @@ bool foreign_view(py::handle object, const char* name, Tensor& tensor) {
   tensor.device = borrowed.device;
   tensor.stream = reinterpret_cast<void*>(borrowed.stream);
   tensor.backend = backend_for(tensor, name);
+  if (!tensor.backend && tensor.device.type != Device::cpu)
+    throw py::value_error(std::string(name) + " is on a device of the type " + std::to_string(tensor.device.type) +
+                          " (DLPack); geoact computes on the CPU and on CUDA devices (see geoact.info())");
   return true;
 }
 
@@ -176,6 +179,11 @@ Memory foreign_allocate(const Tensor& like, int64_t bytes) {
   const py::object allocate = py::handle(like.object).cast<Borrowed&>().allocate;
   const py::tuple made = allocate(bytes);
   return {made[0], reinterpret_cast<char*>(made[1].cast<uintptr_t>())};
+}
+
+py::object foreign_stream_owner(const Tensor& like) {
+  if (!like.object || like.numpy || package_of(Py_TYPE(like.object))) return py::none();
+  return py::handle(like.object).cast<Borrowed&>().allocate;  // which allocates on that stream
 }
 
 bool owned_by_graph(const Tensor& like) { return like.object && package_of(Py_TYPE(like.object)) != nullptr; }

@@ -32,6 +32,8 @@ void describe(const Described& from, const char* name, Tensor& tensor);
 py::object foreign_empty_like(const Tensor& like);
 
 Memory foreign_allocate(const Tensor& like, int64_t bytes);
+// What keeps the stream of a call alive, or None: torch's streams live as long as the process.
+py::object foreign_stream_owner(const Tensor& like);
 // Whether memory allocated while a graph is captured belongs to that graph.
 bool owned_by_graph(const Tensor& like);
 // The array of one float64 at this address, as an array of the package of `like`.

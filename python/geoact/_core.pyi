@@ -1,3 +1,4 @@
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ class Accumulator:
     def order(self) -> int: ...
     @property
     def version(self) -> int: ...
+    @property
+    def enabled(self) -> bool: ...
+    @enabled.setter
+    def enabled(self, on: bool, /) -> None: ...
     def merge(self, other: Accumulator) -> None: ...
     def reset(self) -> None: ...
     def copy(self) -> Accumulator: ...
@@ -26,10 +31,22 @@ class Accumulator:
     def set_cells(self, cells: npt.NDArray[np.float64], dtype: str, calls: int = 0) -> None: ...
 
 class Borrowed:
-    """An array of another package, described by its address."""
+    """An array of another package, described by its address.
+
+    ``stride`` counts elements, ``device`` is the type (as DLPack counts them) and number, ``stream`` the address of the
+    CUDA stream. ``allocate(bytes)`` gives (owner, address) of memory on that device.
+    """
 
     def __init__(
-        self, owner: object, address: int, shape: tuple[int, ...], stride: tuple[int, ...], dtype: str
+        self,
+        owner: object,
+        address: int,
+        shape: Sequence[int],
+        stride: Sequence[int],
+        dtype: str,
+        device: tuple[int, int] = (1, 0),
+        stream: int = 0,
+        allocate: Callable[[int], tuple[object, int]] | None = None,
     ) -> None: ...
 
 def forward(
@@ -51,7 +68,9 @@ def backward(
     out: object,
     stats: Accumulator | None,
     channel_axis: int,
+    gradient: Borrowed | None = None,
 ) -> Any: ...
+def register_backend(backend: object, types: Sequence[int]) -> None: ...
 def activations() -> list[tuple[str, int, str, bool]]: ...
 def fields(direction: str) -> list[tuple[str, str]]: ...
 def isas() -> list[str]: ...

@@ -143,7 +143,8 @@ class Activation:
         -------
         dx : array, or (dx, dparameter)
             The pair where the activation has a trainable parameter. ``dparameter`` has the shape and dtype of the
-            parameter, or is a float where a number was given.
+            parameter, or is a float where a number was given; of CuPy arrays an array of one float64 and no axes, for
+            which the device need not be waited for.
 
         Raises
         ------

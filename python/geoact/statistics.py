@@ -128,6 +128,21 @@ class _Statistics(Numbered, ABC):
         """Number of calls measured."""
         return self._accumulator.calls
 
+    @property
+    def enabled(self) -> bool:
+        """Whether calls are measured (default). Where False they compute the same, and nothing is added.
+
+        On a device this is a word of memory that the kernels read, so that it also switches the replays of a CUDA graph
+        that was captured before. Merging, reading and ``reset`` do not ask for it. Copies and pickles carry it.
+        """
+        return self._accumulator.enabled
+
+    @enabled.setter
+    def enabled(self, on: bool) -> None:
+        if not isinstance(on, (bool, np.bool_)):
+            raise TypeError(f"enabled must be a bool, got {type(on).__name__}")
+        self._accumulator.enabled = bool(on)
+
     # --- reading ---
 
     def cells(self) -> dict[str, npt.NDArray[np.float64]]:
@@ -219,7 +234,7 @@ class _Statistics(Numbered, ABC):
         }
 
     def copy(self: _Self) -> _Self:
-        """An independent copy."""
+        """An independent copy, on the host: what lies on a device is read, and the device is waited for."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
         twin._accumulator = self._accumulator.copy()
@@ -284,7 +299,7 @@ class _Statistics(Numbered, ABC):
         return result
 
     def reset(self) -> None:
-        """Forget everything measured; the settings stay."""
+        """Forget everything measured; the settings stay, and so does ``enabled``."""
         self._accumulator.reset()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -294,6 +309,7 @@ class _Statistics(Numbered, ABC):
             "cells": self._accumulator.cells(),
             "dtype": self.dtype,
             "calls": self.calls,
+            "enabled": self.enabled,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -301,12 +317,14 @@ class _Statistics(Numbered, ABC):
             raise ValueError(f"pickle of schema {state.get('schema')!r}; this version reads {_SCHEMA}")
         _Statistics.__init__(self, **state["settings"])
         self._accumulator.set_cells(state["cells"], state["dtype"], state.get("calls", 0))
+        self.enabled = state.get("enabled", True)  # pickles of 0.1 have none
 
     # --- printing ---
 
     def __repr__(self) -> str:
         settings = ", ".join(f"{k}={v!r}" for k, v in self._settings().items())
-        return f"<{type(self).__name__} {settings}, dtype={self.dtype!r}, groups={self.groups}>"
+        off = "" if self.enabled else ", enabled=False"
+        return f"<{type(self).__name__} {settings}, dtype={self.dtype!r}, groups={self.groups}{off}>"
 
     def __str__(self) -> str:
         group, layer = self._rows()

@@ -53,10 +53,26 @@ BY_TYPE: dict[type, Frontend] = {np.ndarray: _numpy}
 def find(x: object) -> Frontend:
     """The front end of an array; that of NumPy, which explains what is accepted, for anything unknown."""
     torch = sys.modules.get("torch")
-    if torch is None or not (isinstance(x, torch.Tensor) or hasattr(type(x), "__torch_function__")):
-        return _numpy
+    if torch is not None and (isinstance(x, torch.Tensor) or hasattr(type(x), "__torch_function__")):
+        return _find_torch(torch, x)
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(x, getattr(cupy, "ndarray", ())):
+        return _find_cupy(cupy)
+    return _numpy
+
+
+def _find_torch(torch: Any, x: object) -> Frontend:  # noqa: ANN401
     from geoact.frontends import torch as frontend
     from geoact.torch import fast
 
     BY_TYPE[torch.Tensor] = BY_TYPE[torch.nn.Parameter] = fast if fast.available else frontend
     return BY_TYPE.get(type(x), frontend)
+
+
+def _find_cupy(cupy: Any) -> Frontend:  # noqa: ANN401
+    if cupy.cuda.runtime.is_hip:
+        raise TypeError("x is an array of CuPy for ROCm; geoact computes on the CPU and on CUDA devices")
+    from geoact.frontends import cupy as frontend
+
+    BY_TYPE[cupy.ndarray] = frontend
+    return frontend

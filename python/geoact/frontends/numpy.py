@@ -7,19 +7,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoact import _core
+from geoact.frontends.hints import belongs_to, conversion
 from geoact.statistics import GeometryStats, GradientStats
 
 if TYPE_CHECKING:
     from geoact.activations import Activation
 
 
-def _hint(x: object, name: str) -> None:
-    """Say what to do with a foreign array, before the core only says that it is one."""
-    module = type(x).__module__.partition(".")[0]
-    if module in ("cupy", "jax", "tensorflow"):
+def _explain(arguments: tuple[tuple[str, object], ...]) -> None:
+    """Say what to do with an array of another package, where the core only says that it is one."""
+    first, x = arguments[0]
+    for name, value in arguments:
+        package = belongs_to(value)
+        if package in ("", "NumPy", "torch"):  # of torch's arrays the core knows more
+            continue
+        if isinstance(x, np.ndarray):
+            raise TypeError(
+                f"{name} is a {package} array, but {first} is a NumPy array; they must be of one package: "
+                f"{conversion(name, value, to='numpy')}"
+            )
         raise TypeError(
-            f"{name} is a {module} array; this version of geoact computes on NumPy arrays and torch tensors. Convert "
-            f"it first, e.g. numpy.asarray({name}), or see geoact.info() for the backends it knows"
+            f"{name} is a {package} {type(value).__name__}; geoact computes on NumPy arrays, CuPy arrays and torch "
+            f"tensors: {conversion(name, value, to='')}"
         )
 
 
@@ -43,7 +52,7 @@ def forward(
     try:
         return _core.forward(row._index, x, values, row._names, out, accumulator, channel_axis)
     except TypeError:
-        _hint(x, "x")
+        _explain((("x", x), ("out", out), *zip(row._names, values, strict=True)))
         raise
 
 
@@ -65,7 +74,7 @@ def backward(
     try:
         result = _core.backward(row._index, dy, saved, row.saves, values, row._names, out, accumulator, channel_axis)
     except TypeError:
-        _hint(dy, "dy")
+        _explain((("dy", dy), (row.saves, saved), ("out", out), *zip(row._names, values, strict=True)))
         raise
     if not row.trainable:
         return result

@@ -1,0 +1,169 @@
+"""CuPy arrays: described to the compiled core by their address, so that nothing leaves the device or waits for it.
+
+CuPy is never imported, only found among the loaded modules: an array of it exists, so it is there. What is used of it
+here is listed in ``tests/support/cupy_memory.py`` and held against the real package. Memory comes from CuPy's allocator
+and the work goes to CuPy's current stream, both of the device on which the first array of the call lies.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geoact import _core
+from geoact.frontends.hints import belongs_to, conversion
+from geoact.statistics import GeometryStats, GradientStats
+
+if TYPE_CHECKING:
+    from geoact.activations import Activation
+
+_CUDA = 2  # as DLPack counts types of devices
+_HERE: AbstractContextManager[object] = nullcontext()
+# In the byte order of this machine; bfloat16 belongs to a package of its own and is added when its first array comes.
+_DTYPES: dict[np.dtype[Any], str] = {np.dtype(name): name for name in ("float16", "float32", "float64")}
+
+
+def _dtype(name: str, array: Any) -> str:  # noqa: ANN401
+    dtype = array.dtype
+    if dtype.name == "bfloat16" and dtype.isnative:
+        _DTYPES[dtype] = "bfloat16"
+        return "bfloat16"
+    if dtype.name in _DTYPES.values():
+        raise TypeError(
+            f"{name} is not in the byte order of this machine; pass {name}.astype({name}.dtype.newbyteorder('='))"
+        )
+    raise TypeError(
+        f"{name} has dtype {dtype} (accepted: CuPy arrays of float16, bfloat16 (ml_dtypes), float32 or float64)"
+    )
+
+
+def _steps(name: str, array: Any) -> tuple[int, ...]:  # noqa: ANN401
+    """Strides in elements; that of an axis of one index is never used and may be anything."""
+    item = array.itemsize
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        if stride % item and size > 1 and array.size:
+            raise ValueError(f"{name} lies at odd addresses, where the device cannot read it; pass a copy")
+    return tuple([stride // item for stride in array.strides])
+
+
+class _Place:
+    """The device of a call, CuPy's current stream there, and memory from CuPy's allocator for both."""
+
+    __slots__ = ("_cupy", "_device", "_first", "_stream")
+
+    def __init__(self, first: str, array: Any) -> None:  # noqa: ANN401
+        self._cupy: Any = sys.modules["cupy"]
+        self._first = first
+        self._device: int = array.data.device_id
+        self._stream = self._cupy.cuda.get_current_stream(self._device)
+
+    def _there(self) -> AbstractContextManager[object]:
+        if self._cupy.cuda.runtime.getDevice() == self._device:
+            return _HERE
+        device: AbstractContextManager[object] = self._cupy.cuda.Device(self._device)
+        return device
+
+    def allocate(self, size: int) -> tuple[object, int]:
+        """So many bytes, for the core, which keeps this method, and with it the stream, while it may write there."""
+        with self._there():
+            memory = self._cupy.cuda.alloc(size)
+        return memory, memory.ptr
+
+    def empty_like(self, array: Any) -> Any:  # noqa: ANN401
+        with self._there():
+            return self._cupy.empty_like(array)
+
+    def gradient(self, value: Any, count: int) -> Any:  # noqa: ANN401
+        """For the gradient of a parameter: like the parameter, or one float64 where that is a number."""
+        shape, dtype = (value.shape, value.dtype) if isinstance(value, self._cupy.ndarray) else ((), np.float64)
+        make = self._cupy.empty if count else self._cupy.zeros  # of no elements the core computes nothing
+        with self._there():
+            return make(shape, dtype)
+
+    def borrow(self, name: str, array: Any) -> _core.Borrowed:  # noqa: ANN401
+        """The array as the core reads it."""
+        if type(array) is not self._cupy.ndarray:
+            self._check(name, array)
+        dtype = _DTYPES.get(array.dtype) or _dtype(name, array)
+        memory, steps = array.data, _steps(name, array)
+        device = (_CUDA, memory.device_id)
+        return _core.Borrowed(array, memory.ptr, array.shape, steps, dtype, device, self._stream.ptr, self.allocate)
+
+    def parameter(self, name: str, value: Any) -> Any:  # noqa: ANN401
+        """A parameter as the core reads it; what is no array is left for it to judge."""
+        return self.borrow(name, value) if belongs_to(value) else value
+
+    def _check(self, name: str, value: object) -> None:
+        """Refuse what is no CuPy array, or is one with something that the core would ignore."""
+        if isinstance(value, self._cupy.ndarray):
+            if hasattr(value, "mask"):
+                raise TypeError(f"{name} is a masked array, whose mask would be ignored; pass a plain cupy.ndarray")
+            return
+        package = belongs_to(value)
+        if not package:
+            raise TypeError(f"{name} must be a CuPy array as {self._first} is, got {type(value).__name__}")
+        raise TypeError(
+            f"{name} is a {package} array, but {self._first} is a CuPy array; they must be of one package: "
+            f"{conversion(name, value, to='cupy')}"
+        )
+
+
+def _accumulator(stats: Any, kind: type[Any]) -> _core.Accumulator | None:  # noqa: ANN401
+    if stats is None:
+        return None
+    if not isinstance(stats, kind):
+        raise TypeError(f"stats must be a geoact.{kind.__name__}, got {type(stats).__name__}")
+    accumulator: _core.Accumulator = stats._accumulator
+    return accumulator
+
+
+def forward(
+    row: Activation,
+    x: Any,  # noqa: ANN401
+    values: tuple[object, ...],
+    out: Any,  # noqa: ANN401
+    stats: GeometryStats | None,
+    gradient_stats: GradientStats | None,
+    channel_axis: int,
+) -> Any:  # noqa: ANN401
+    """Y = f(x), and the record of this call added to ``stats``."""
+    if gradient_stats is not None:
+        raise TypeError("gradient_stats needs a tensor with autograd; for CuPy pass stats= to .backward")
+    accumulator = _accumulator(stats, GeometryStats)
+    place = _Place("x", x)
+    source = place.borrow("x", x)
+    if row.trainable:
+        values = (place.parameter(row._names[0], values[0]),)
+    y = place.empty_like(x) if out is None else out
+    _core.forward(row._index, source, values, row._names, place.borrow("out", y), accumulator, channel_axis)
+    return y
+
+
+def backward(
+    row: Activation,
+    dy: Any,  # noqa: ANN401
+    saved: Any,  # noqa: ANN401
+    values: tuple[object, ...],
+    out: Any,  # noqa: ANN401
+    stats: GradientStats | None,
+    channel_axis: int,
+) -> Any:  # noqa: ANN401
+    """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``."""
+    accumulator = _accumulator(stats, GradientStats)
+    place = _Place("dy", dy)
+    sources = place.borrow("dy", dy), place.borrow(row.saves, saved)
+    gradient = borrowed = None
+    if row.trainable:
+        (value,) = values
+        values = (place.parameter(row._names[0], value),)
+        gradient = place.gradient(value, dy.size)
+        borrowed = place.borrow("gradient", gradient)
+    dx = place.empty_like(dy) if out is None else out
+    target = place.borrow("out", dx)
+    _core.backward(
+        row._index, *sources, row.saves, values, row._names, target, accumulator, channel_axis, gradient=borrowed
+    )
+    return (dx, gradient) if row.trainable else dx

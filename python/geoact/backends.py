@@ -82,7 +82,11 @@ def _load_cuda() -> str:
     try:
         from geoact import _cuda
     except ImportError as error:
-        if getattr(error, "name", None) == "geoact._cuda" or "_cuda" in str(error) and "cannot import name" in str(error):
+        if (
+            getattr(error, "name", None) == "geoact._cuda"
+            or "_cuda" in str(error)
+            and "cannot import name" in str(error)
+        ):
             return "this installation has no CUDA kernels (it was built without nvcc, or with GEOACT_CUDA=OFF)"
         return f"the CUDA kernels cannot be loaded: {error}"
     why = _cuda.why_unavailable()
@@ -192,7 +196,7 @@ def _preferences() -> dict[str, dict[str, dict[str, dict[str, str]]]]:
         return {}
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {document["environment"]["gpu"]: document["preferences"]}
+        return {document["environment"]["gpu"]["name"]: document["preferences"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"GEOACT_GPU_PREFERENCES is {path!r}, which is no result of make gpu: {error}") from error
 

@@ -14,7 +14,7 @@ from torch.autograd import forward_ad
 
 from geoact import _core, backends
 from geoact.statistics import GeometryStats, GradientStats
-from geoact.torch import autograd, ops
+from geoact.torch import autograd, gpu, ops
 from geoact.torch.probe import running_backward
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def forward(
     if gradient_stats is not None:
         _accumulator(gradient_stats, GradientStats, "gradient_stats")
     try:
-        if x.is_cuda:  # whose kernels there are several of
+        if x.is_cuda or gpu.simulated:  # there are several kernels for it
             weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
             y = autograd.Direct(row, values, accumulator, None, channel_axis).forward(x, weight, out)
         else:

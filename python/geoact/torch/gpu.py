@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from geoact.activations import Activation
 
 _CUDA = (2, 13)  # as DLPack numbers CUDA and CUDA managed memory
-_devices = {"cuda"}  # device types whose tensors Triton may be given
+simulated = False  # whether CPU tensors count as those of a GPU: for tests, under Triton's interpreter
 _connected = False
 
 
@@ -29,7 +29,7 @@ def takes_triton(row: Activation, x: torch.Tensor) -> bool:
     ValueError
         If nothing can compute on x.
     """
-    if x.device.type not in _devices:
+    if not x.is_cuda and not simulated:
         return False
     name = torch.cuda.get_device_name(x.device) if x.is_cuda else x.device.type
     dtype = str(x.dtype).removeprefix("torch.")

@@ -79,17 +79,13 @@ def load_cuda() -> str:
 
 
 def _load_cuda() -> str:
+    if importlib.util.find_spec("geoact._cuda") is None:
+        return "this installation has no CUDA kernels (it was built without nvcc, or with GEOACT_CUDA=OFF)"
     try:
         from geoact import _cuda
     except ImportError as error:
-        if (
-            getattr(error, "name", None) == "geoact._cuda"
-            or "_cuda" in str(error)
-            and "cannot import name" in str(error)
-        ):
-            return "this installation has no CUDA kernels (it was built without nvcc, or with GEOACT_CUDA=OFF)"
         return f"the CUDA kernels cannot be loaded: {error}"
-    why = _cuda.why_unavailable()
+    why: str = _cuda.why_unavailable()
     if not why:
         _core.register_backend(_cuda._backend, [2, 13])  # CUDA and CUDA managed memory, as DLPack numbers them
     return why

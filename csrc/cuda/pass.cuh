@@ -211,9 +211,9 @@ struct Shared {
   unsigned word;
   alignas(16) V value[shape.values() + 1][most_threads];  // and the weight's
   int counter[shape.counts + 1][most_threads];            // and how many were seen
-  // When the slots are done with: for over_block, and a record per group.
+  double cell[2 * width * Statistics::size];              // two records per group
+  // For over_block, when the slots are done with.
   __device__ double* room() { return reinterpret_cast<double*>(value); }
-  __device__ double* record() { return room() + 4 * most_threads; }
 };
 
 // --- one segment ---------------------------------------------------------------------------------------------------------
@@ -429,7 +429,7 @@ __device__ void make_record(const Plan& plan, int64_t index, Shared<Statistics, 
   };
   totals<Columns>(shape, Slots::fields, read, shared.total);
   __syncthreads();
-  double* const cell = shared.record() + t * Statistics::size;
+  double* const cell = shared.cell + t * Statistics::size;
   const double shift_x = t < width ? double(shared.shift[0][t]) : 0, shift_y = t < width ? double(shared.shift[1][t]) : 0;
   if (t < width) {
     if (plan.gradient) plan.weight_records[slot] = shared.total[Slots::weight * width + t];
@@ -461,7 +461,7 @@ __device__ void make_record(const Plan& plan, int64_t index, Shared<Statistics, 
     if (t < width && total[(Slots::rare_fields - 1) * width] > 0) {
       Exact all;
       Exact::visit(Load{total, width}, all);
-      double* const exact = shared.record() + (width + t) * Statistics::size;
+      double* const exact = shared.cell + (width + t) * Statistics::size;
       Statistics::init(exact);
       all.settle(exact, total[(Slots::rare_fields - 1) * width], total[shape.fields() * width],
                  total[(shape.fields() + 1) * width], shift_x, shift_y);

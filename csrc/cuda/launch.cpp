@@ -19,14 +19,16 @@ constexpr Table tables[] = {rows_float16, rows_bfloat16, rows_float32, rows_floa
 
 constexpr int64_t below_2_31 = int64_t(1) << 31;
 constexpr int64_t elements_per_thread = 2048;  // of a segment: its float32 sums are added up this far
-constexpr int64_t unmeasured_batches = 4;      // of a block that leaves nothing behind
+constexpr int64_t unmeasured_elements = 32;     // of a thread of a block that leaves nothing behind
 constexpr int access_bytes = 16;
 
 Divisor divisor_of(int64_t value) {
   Divisor d;
-  if (value <= 0 || value >= below_2_31) return d;
-  d.value = uint32_t(value);
+  if (value <= 0) return d;
+  d.value = value;
   while ((uint64_t(1) << d.shift) < uint64_t(value)) ++d.shift;
+  d.long_magic = uint64_t(((__uint128_t(1) << 64) * ((__uint128_t(1) << d.shift) - __uint128_t(value))) / __uint128_t(value) + 1);
+  if (value >= below_2_31) return d;
   d.magic = uint32_t(((uint64_t(1) << 32) * ((uint64_t(1) << d.shift) - uint64_t(value))) / uint64_t(value) + 1);
   return d;
 }
@@ -63,11 +65,11 @@ Grouping grouping_of(const Request& r, const geoact::Axis* axes, int rank, bool&
   return {Tag::group, false};
 }
 
-cuda::Axis converted(const geoact::Axis& from, const Grouping& grouping, int item, int64_t weight_stride, int inputs) {
+cuda::Axis converted(const geoact::Axis& from, const Grouping& grouping, int64_t weight_stride, int inputs) {
   cuda::Axis to;
   to.size = from.size;
   to.divisor = divisor_of(from.size);
-  for (int k = 0; k <= inputs; ++k) to.stride[k] = from.stride[k] / item;
+  for (int k = 0; k <= inputs; ++k) to.stride[k] = from.stride[k];
   to.weight = from.parameter * weight_stride;
   to.group = grouping.of(from);
   return to;
@@ -85,7 +87,7 @@ bool steps_whole(const geoact::Axis* axes, int rank, int inner, int k) {
 Launch prepare(const Request& request, bool again) {
   Request r = request;
   const Call& call = r.call;
-  const int item = item_size_of(call.dtype), inputs = call.inputs, per_access = access_bytes / item;
+  const int item = item_size_of(call.dtype), inputs = call.inputs;
   Launch launch;
   Plan& plan = launch.plan;
   plan = Plan{};
@@ -108,76 +110,97 @@ Launch prepare(const Request& request, bool again) {
   plan.in_place = call.in_place;
   plan.one_record = grouping.one_record;
 
-  // The innermost axis becomes the run, or the columns; the others belong to groups or to runs.
-  const int inner = rank - 1;
-  const bool columns = rank > 0 && grouping.of(axes[inner]) != 0;
+  // The innermost axis becomes the run or, where it is one of groups, the columns, and the next one the run. The others
+  // belong to groups or to runs.
   const geoact::Axis single{1, {item, item, item}, 0, 0};
-  plan.inner = converted(rank ? axes[inner] : single, grouping, item, r.weight_stride, inputs);
+  const bool columns = rank > 0 && grouping.of(axes[rank - 1]) != 0;
+  int inner = rank - 1;
+  if (columns)
+    while (--inner >= 0 && grouping.of(axes[inner])) {
+    }
+  plan.column = converted(columns ? axes[rank - 1] : single, grouping, r.weight_stride, inputs);
+  plan.inner = converted(inner >= 0 ? axes[inner] : single, grouping, r.weight_stride, inputs);
   plan.length = plan.inner.size;
   int group_axes[max_rank], run_axes[max_rank], groups = 0, runs = 0;
-  for (int i = 0; i < inner; ++i) (grouping.of(axes[i]) ? group_axes[groups++] : run_axes[runs++]) = i;
+  for (int i = 0; i < rank - columns; ++i)
+    if (i != inner) (grouping.of(axes[i]) ? group_axes[groups++] : run_axes[runs++]) = i;
   if (groups + runs > most_axes)
     throw std::invalid_argument("the arrays have more than " + std::to_string(most_axes + 1) +
                                 " axes that cannot be merged; pass contiguous ones");
   plan.group_rank = groups;
   plan.run_rank = runs;
   plan.groups = plan.runs = 1;
-  bool narrow = true;
+  plan.alike = true;
+  const auto note = [&](const cuda::Axis& axis) {  // of an axis of runs
+    for (int k = 1; k <= inputs; ++k) plan.alike &= axis.stride[k] == axis.stride[0];
+    plan.weight_varies |= r.weight && axis.weight != 0;
+  };
+  note(plan.inner);
   for (int i = 0; i < groups + runs; ++i) {
-    plan.axis[i] = converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, item, r.weight_stride, inputs);
+    plan.axis[i] = converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, r.weight_stride, inputs);
     (i < groups ? plan.groups : plan.runs) *= plan.axis[i].size;
+    if (i >= groups) note(plan.axis[i]);
   }
+  plan.strips = columns ? int(ceil_div(plan.column.size, warp_size)) : 1;
+  const int64_t sets = plan.groups * plan.strips;
 
-  plan.units = columns ? 1 : plan.length;
+  // Units, and how many threads share them.
+  const int per_unit = unit_size(columns, item, inputs), width = columns ? warp_size : 1;
   if (!columns) {
     const auto misplaced = [&](const void* p) { return int(reinterpret_cast<uintptr_t>(p) % access_bytes) / item; };
     const auto data = [&](int k) { return k < inputs ? plan.in[k] : plan.out; };
     bool whole[arrays] = {};
     for (int k = inputs; k >= 0; --k) {
-      whole[k] = plan.inner.stride[k] == 1 && steps_whole(axes, rank, inner, k);
+      whole[k] = plan.inner.stride[k] == item && steps_whole(axes, rank, inner, k);
       if (whole[k] && plan.lead == 0) plan.lead = misplaced(data(k));
     }
     for (int k = 0; k <= inputs; ++k) plan.wide[k] = whole[k] && misplaced(data(k)) == plan.lead;
-    plan.units = ceil_div(plan.length + plan.lead, per_access);
   }
+  const int64_t units_of_run = columns ? ceil_div(plan.length, per_unit) : ceil_div(plan.length + plan.lead, per_unit);
+  launch.threads = int(std::clamp<int64_t>(next_power_of_two(plan.runs * units_of_run) * width, warp_size, most_threads));
+  const int64_t team = launch.threads / width;
+  plan.units = columns ? ceil_div(units_of_run, team) : units_of_run;
   plan.units_divisor = divisor_of(plan.units);
-  plan.strips = columns ? ceil_div(plan.length, warp_size) : 1;
-  const int64_t units = columns ? plan.runs : plan.runs * plan.units;
-  narrow &= units < below_2_31 && plan.groups < below_2_31;
-  plan.narrow = narrow;
+  const int64_t units = plan.runs * plan.units, batches = columns ? units : ceil_div(units, team);
+  const int64_t missing = columns ? (per_unit - 1) * team : per_unit - 1;
+  plan.whole = plan.weight_varies ? 0 : std::max<int64_t>(0, plan.length - missing);
+  for (int k = 0; k <= inputs; ++k) plan.gap[k] = plan.inner.stride[k] * (columns ? team : 1);
+  plan.narrow = units < below_2_31;
+  if (sets >= below_2_31 || batches >= below_2_31)
+    throw std::invalid_argument("the arrays have too many groups for one call; split it");
+  plan.batches = int(batches);
 
   const bool measured = r.state != nullptr, reduces = measured || r.gradient;
   const Row& row = tables[int(call.dtype)]()[call.activation];
   launch.entry = (call.direction == Direction::forward ? row.forward : row.backward)[columns][measured];
   if (!launch.entry.kernel) throw std::logic_error("there is no kernel for this grouping");
 
-  const int per_batch = units_per_batch(columns, item, inputs), width = columns ? warp_size : 1;
-  const int64_t wanted = next_power_of_two(ceil_div(units, per_batch)) * (columns ? warp_size : 1);
-  launch.threads = int(std::clamp<int64_t>(wanted, warp_size, most_threads));
-  const int64_t team = columns ? launch.threads / warp_size : launch.threads;
-  const int64_t batches = ceil_div(units, per_batch * team), sets = plan.groups * plan.strips;
+  int64_t segments;
   if (reduces) {
     const int64_t resident = resident_blocks(launch.entry, launch.threads, r.id);
-    const int64_t longest = std::max<int64_t>(1, elements_per_thread / (per_batch * (columns ? 1 : per_access)));
-    plan.parts = std::clamp<int64_t>(std::max(resident / sets, ceil_div(batches, longest)), 1, batches);
-    plan.segments = sets * plan.parts;
-    launch.grid = std::min(plan.segments, resident);
+    const int64_t longest = elements_per_thread / per_unit;
+    const int64_t parts = std::clamp<int64_t>(std::max(resident / sets, ceil_div(batches, longest)), 1, batches);
+    segments = sets * parts;
+    plan.parts = int(parts);
+    plan.step = parts * (columns ? 1 : team);
+    launch.grid = std::min(segments, resident);
   } else {
-    plan.parts = ceil_div(batches, unmeasured_batches);
-    plan.segments = sets * plan.parts;
-    launch.grid = std::min<int64_t>(plan.segments, below_2_31 - 1);
+    plan.together = int(unmeasured_elements / per_unit);
+    plan.parts = int(ceil_div(batches, plan.together));
+    plan.step = columns ? 1 : team;
+    segments = launch.grid = sets * plan.parts;
   }
-  if (plan.segments >= below_2_31 && reduces)
-    throw std::invalid_argument("the arrays have too many groups for one call; split it");
+  if (segments >= below_2_31) throw std::invalid_argument("the arrays have too many groups for one call; split it");
+  plan.segments = int(segments);
 
-  for (int k = 0; k < parameters; ++k) plan.number[k] = r.number[k];
+  for (int k = 0; k < parameters; ++k) plan.number[k] = r.number[k], plan.number_in_float[k] = float(r.number[k]);
   plan.weight = r.weight;
   plan.gradient = r.gradient;
-  plan.gradients = r.gradient && weights_vary(r) ? plan.groups * (columns ? plan.length : 1) : 1;
+  plan.gradients = r.gradient && weights_vary(r) ? plan.groups * plan.column.size : 1;
   plan.gradient_in_double = r.gradient_in_double;
   if (!reduces) return launch;
 
-  plan.record_stride = plan.segments * width;
+  plan.record_stride = segments * width;
   int64_t doubles = 0;
   if (measured) {
     plan.cells = r.cells;
@@ -186,6 +209,7 @@ Launch prepare(const Request& request, bool again) {
     plan.state_groups = r.state_groups;
     plan.append = r.append;
     plan.saturation = call.saturation;
+    plan.saturation_in_float = float(call.saturation);
     doubles += plan.cells * plan.record_stride + int64_t(launch.entry.rare_fields) * launch.grid * launch.threads;
   }
   if (r.gradient) doubles += plan.record_stride;

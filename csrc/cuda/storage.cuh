@@ -34,6 +34,15 @@ __device__ __forceinline__ float widen(float16 v) { return __half2float(__ushort
 __device__ __forceinline__ void narrow(float v, float16& to) { to.bits = __half_as_ushort(__float2half_rn(v)); }
 __device__ __forceinline__ void narrow(float v, bfloat16& to) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
 
+__device__ __forceinline__ void narrow(float a, float b, float16& to_a, float16& to_b) {
+  const __half2 both = __floats2half2_rn(a, b);
+  to_a.bits = __half_as_ushort(both.x), to_b.bits = __half_as_ushort(both.y);
+}
+__device__ __forceinline__ void narrow(float a, float b, bfloat16& to_a, bfloat16& to_b) {
+  const __nv_bfloat162 both = __floats2bfloat162_rn(a, b);
+  to_a.bits = __bfloat16_as_ushort(both.x), to_b.bits = __bfloat16_as_ushort(both.y);
+}
+
 #else
 
 inline float widen(float16 v) {
@@ -60,6 +69,12 @@ inline void narrow(float v, bfloat16& to) {
 }
 
 #endif
+
+// Two at once, which is one instruction for narrow types.
+template <class S, class V>
+__device__ __forceinline__ void narrow(V a, V b, S& to_a, S& to_b) {
+  narrow(a, to_a), narrow(b, to_b);
+}
 
 // What y or dx is after it has been stored.
 template <class S, class V>

@@ -1,0 +1,365 @@
+// WHAT one thread does with its units: read, compute, measure in registers, write; and where its float32 sums cannot be
+// trusted, measure the same units again in float64.
+//
+// May include: plan.h, storage.cuh, reduce.cuh, segment.cuh, finish.cuh, ops/.
+#pragma once
+
+#include "../ops/activations.h"
+#include "finish.cuh"
+
+namespace geoact::cuda {
+
+using ops::Level;
+using ops::Shortcuts;
+
+template <class S>
+inline constexpr bool is_half = false;
+template <>
+inline constexpr bool is_half<float16> = true;
+
+// Deviations below it have squares that lose digits; sums above the other could overflow when they are added up.
+template <class V>
+inline constexpr double deviation_floor = sizeof(V) == 4 ? 0x1p-50 : 0x1p-500;
+template <class V>
+inline constexpr double sum_bound = sizeof(V) == 4 ? 0x1p100 : 0x1p900;
+
+struct Always {
+  template <class V>
+  __device__ V value(V v, V) const {
+    return v;
+  }
+  __device__ bool test(bool m) const { return m; }
+};
+
+// --- what is computed of one element -------------------------------------------------------------------------------------
+
+template <class V>
+struct Element {
+  V out, slope, weight;  // the latter: the element's share of the weight's gradient
+};
+
+template <template <class> class A, class S>
+struct Forward {
+  using Storage = S;
+  using V = typename compute<S>::type;
+  using Activation = A<V>;
+  using Statistics = ops::Geometry;
+  static constexpr int inputs = 1;
+  static constexpr bool reduces_weight = false;
+  static __device__ __forceinline__ Element<V> evaluate(const Activation& a, const V (&in)[2]) {
+    return {a.value(in[0]), V(0), V(0)};
+  }
+  static __device__ __forceinline__ V slope(const Activation& a, const V (&in)[2], V out, const Element<V>&) {
+    return a.slope(in[0], out);
+  }
+};
+
+template <template <class> class A, class S>
+struct Backward {
+  using Storage = S;
+  using V = typename compute<S>::type;
+  using Activation = A<V>;
+  using Statistics = ops::Gradient;
+  static constexpr int inputs = 2;
+  static constexpr bool reduces_weight = Activation::trainable;
+  static __device__ __forceinline__ Element<V> evaluate(const Activation& a, const V (&in)[2]) {
+    const V dy = in[0], saved = in[1];
+    const V y = Activation::saves == ops::Saves::y ? saved : stored<S>(a.value(saved));
+    Element<V> e{V(0), a.slope(saved, y), V(0)};
+    if constexpr (requires { a.gradient(dy, saved, y); })
+      e.out = a.gradient(dy, saved, y);
+    else
+      e.out = dy * e.slope;
+    if constexpr (reduces_weight) e.weight = dy * a.param_slope(saved, y);
+    return e;
+  }
+  static __device__ __forceinline__ V slope(const Activation&, const V (&)[2], V, const Element<V>& e) {
+    return e.slope;
+  }
+};
+
+// --- numbers of the call -------------------------------------------------------------------------------------------------
+
+template <class V>
+__device__ __forceinline__ V parameter(const Plan& plan, int k) {
+  if constexpr (sizeof(V) == sizeof(float)) return plan.number_in_float[k];
+  else return plan.number[k];
+}
+template <class V>
+__device__ __forceinline__ V saturation(const Plan& plan) {
+  if constexpr (sizeof(V) == sizeof(float)) return plan.saturation_in_float;
+  else return plan.saturation;
+}
+
+template <class Pass>
+__device__ __forceinline__ typename Pass::Activation activation_at(const Plan& plan, int64_t weight) {
+  using A = typename Pass::Activation;
+  using V = typename Pass::V;
+  if constexpr (A::parameters == 0)
+    return A{};
+  else if constexpr (A::parameters == 2)
+    return A(parameter<V>(plan, 0), parameter<V>(plan, 1));
+  else if constexpr (A::trainable)
+    return A(plan.weight ? widen(static_cast<const typename Pass::Storage*>(plan.weight)[weight])
+                         : parameter<V>(plan, 0));
+  else
+    return A(parameter<V>(plan, 0));
+}
+
+// Part of what lanes have, handed on to F.
+template <class F>
+struct OnlySums {
+  F& f;
+  __device__ void sum(const double& v) { f.sum(v); }
+  __device__ void lowest(const double&) {}
+  __device__ void highest(const double&) {}
+  __device__ void count(const int&) {}
+};
+template <class F>
+struct AllButSums {
+  F& f;
+  __device__ void sum(const double&) {}
+  __device__ void lowest(const double& v) { f.lowest(v); }
+  __device__ void highest(const double& v) { f.highest(v); }
+  __device__ void count(const int& n) { f.count(n); }
+};
+
+// --- one thread in one segment -------------------------------------------------------------------------------------------
+
+template <class Pass, bool Columns, bool Measured>
+struct Work {
+  using S = typename Pass::Storage;
+  using V = typename Pass::V;
+  using Activation = typename Pass::Activation;
+  using Statistics = typename Pass::Statistics;
+  static constexpr int inputs = Pass::inputs, N = unit_size(Columns, sizeof(S), inputs);
+  // Units that are being read while another is computed: two accesses.
+  static constexpr int ahead = Columns || Measured || inputs == 2 ? 1 : 2;
+  static constexpr int units_per_fold = 64 / N;
+  using Part = Segment<N, inputs + 1, Columns>;
+  using Lanes = typename Statistics::template Lanes<V, Level::moments>;
+  using Exact = typename Statistics::template Lanes<double, Level::moments>;
+  using Slots = Shared<Statistics, V, Columns>;
+  static constexpr Shortcuts known{Activation::nonnegative, Activation::positive && !is_half<S>,
+                                   Activation::increasing, Activation::rectifier};
+  static constexpr bool shifted = Measured && inputs == 1;
+
+  struct Unit {
+    int64_t offset;  // of the first array
+    bool whole;
+    Pack<S, N> in[inputs];
+  };
+
+  const Plan& plan;
+  const bool on;  // measuring
+  Lanes lanes;
+  int seen = 0;
+  V weight = V(0);
+  V shift_x = V(0), shift_y = V(0);
+
+  __device__ __forceinline__ Work(const Plan& plan, bool on) : plan(plan), on(on) {}
+
+  __device__ __forceinline__ const char* input(const Part& part, int k) const {
+    return static_cast<const char*>(plan.in[k]) + part.base[k];
+  }
+  __device__ __forceinline__ char* output(const Part& part) const {
+    return static_cast<char*>(plan.out) + part.base[inputs];
+  }
+
+  // Asks memory for unit i; an incomplete one is left to `edge`.
+  __device__ __forceinline__ void read(const Part& part, int i, Unit& u) const {
+    const Spot spot = part.spot(i);
+    u.whole = part.whole(spot);
+    u.offset = part.offset(0, spot);
+    if (!u.whole) return;
+#pragma unroll
+    for (int k = 0; k < inputs; ++k) {
+      const char* const from = input(part, k) + (k == 0 || plan.alike ? u.offset : part.offset(k, spot));
+      if (!Columns && plan.wide[k]) {
+        u.in[k] = *reinterpret_cast<const Pack<S, N>*>(from);
+      } else {
+#pragma unroll
+        for (int e = 0; e < N; ++e) u.in[k].v[e] = *reinterpret_cast<const S*>(from + e * plan.gap[k]);
+      }
+    }
+  }
+  __device__ __forceinline__ void write(const Part& part, int i, const Unit& u, const Pack<S, N>& out) const {
+    char* const to = output(part) + (plan.alike ? u.offset : part.offset(inputs, part.spot(i)));
+    if (!Columns && plan.wide[inputs]) {
+      *reinterpret_cast<Pack<S, N>*>(to) = out;
+    } else {
+#pragma unroll
+      for (int e = 0; e < N; ++e) *reinterpret_cast<S*>(to + e * plan.gap[inputs]) = out.v[e];
+    }
+  }
+
+  __device__ __forceinline__ auto shift() const {
+    if constexpr (shifted)
+      return typename Statistics::template Shift<V>{shift_x, shift_y};
+    else
+      return typename Statistics::template Shift<V>{};
+  }
+  __device__ __forceinline__ void measure(const Activation& a, const V (&in)[2], V out, const Element<V>& e) {
+    lanes.template add<known>(in[0], out, Pass::slope(a, in, out, e), Always{}, shift(),
+                              {saturation<V>(plan), V(smallest_normal<S>)});
+  }
+
+  // Every element of a whole unit, two by two: narrow types are rounded in pairs.
+  __device__ __forceinline__ void compute(const Activation& a, const Unit& u, Pack<S, N>& out) {
+    static_assert(N % 2 == 0);
+#pragma unroll
+    for (int e = 0; e < N; e += 2) {
+      V in[2][2] = {};
+      Element<V> element[2];
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+#pragma unroll
+        for (int k = 0; k < inputs; ++k) in[h][k] = widen(u.in[k].v[e + h]);
+        element[h] = Pass::evaluate(a, in[h]);
+        if constexpr (Pass::reduces_weight) weight += element[h].weight;
+      }
+      narrow(element[0].out, element[1].out, out.v[e], out.v[e + 1]);
+      if constexpr (Measured) {
+#pragma unroll
+        for (int h = 0; h < 2; ++h) measure(a, in[h], widen(out.v[e + h]), element[h]);
+      }
+    }
+    if constexpr (Measured) seen += N;
+  }
+
+  // The elements of a unit that exist, one by one: f(activation, inputs, where the output goes).
+  template <class F>
+  __device__ __forceinline__ void each(const Part& part, const Activation& same, int i, int step, const F& f) const {
+    const Spot spot = part.spot(i);
+#pragma unroll 1
+    for (int e = 0; e < N; e += step) {
+      if (!part.has(spot, e)) continue;
+      V in[2] = {};
+#pragma unroll
+      for (int k = 0; k < inputs; ++k)
+        in[k] = widen(*reinterpret_cast<const S*>(input(part, k) + part.offset(k, spot) + e * plan.gap[k]));
+      S* const to = reinterpret_cast<S*>(output(part) + part.offset(inputs, spot) + e * plan.gap[inputs]);
+      if constexpr (Activation::trainable)
+        f(plan.weight_varies ? activation_at<Pass>(plan, part.weight_of(spot, e)) : same, in, to);
+      else
+        f(same, in, to);
+    }
+  }
+
+  // A unit that is not whole.
+  __device__ __forceinline__ void edge(const Part& part, const Activation& same, int i) {
+    each(part, same, i, 1, [&](const Activation& a, const V(&in)[2], S* to) {
+      const Element<V> e = Pass::evaluate(a, in);
+      S out;
+      narrow(e.out, out);
+      *to = out;
+      if constexpr (Pass::reduces_weight) weight += e.weight;
+      if constexpr (Measured) {
+        measure(a, in, widen(out), e);
+        ++seen;
+      }
+    });
+  }
+
+  __device__ __forceinline__ void unit(const Part& part, const Activation& a, int i, const Unit& u, Slots* shared) {
+    // What may be measured again must not be overwritten before.
+    const bool late = Measured && on && plan.in_place;
+    Pack<S, N> out;
+    if (u.whole) {
+      compute(a, u, out);
+      if (!late) write(part, i, u, out);
+    } else if (!late) {
+      edge(part, a, i);
+    }
+    if constexpr (Measured) {
+      if (!on || !(late || i + 1 == part.count || (i + 1) % units_per_fold == 0)) return;
+      const bool edge_to_write = late && !u.whole;
+      const int from = late ? i : i - i % units_per_fold;
+      if (edge_to_write || lanes.template doubtful<known>(V(seen), V(deviation_floor<V>), V(sum_bound<V>),
+                                                          V(smallest_normal<S>))) {
+        measure_again(part, a, from, i, late, edge_to_write, *shared);
+      } else {
+        const int t = threadIdx.x;
+        Lanes::visit(AddTo<V>{&shared->value[0][t], &shared->counter[0][t], most_threads}, lanes);
+        shared->counter[Slots::shape.counts][t] += seen;
+        if (late) write(part, i, u, out);
+      }
+      lanes.clear();
+      seen = 0;
+    }
+  }
+
+  // Units [from, to] in float64, to the thread's rare slot: first the sums, then the rest, for fewer registers.
+  __device__ __forceinline__ void measure_again(const Part& part, const Activation& same, int from, int to, bool write,
+                                                bool weigh, Slots& shared) {
+    const int64_t step = int64_t(gridDim.x) * blockDim.x;
+    double* const place = plan.rare + int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
+    const bool fresh = !shared.rarely[threadIdx.x];
+    AddInDouble add{place, step, fresh};
+    sweep<true>(part, same, from, to, false, false, add);
+    sweep<false>(part, same, from, to, write, weigh, add);
+    shared.rarely[threadIdx.x] = true;
+  }
+  template <bool Sums>
+  __device__ __forceinline__ void sweep(const Part& part, const Activation& same, int from, int to, bool write,
+                                        bool weigh, AddInDouble& add) {
+    Exact exact;
+    exact.clear();
+    int first = 0, second = 0, all = 0;
+    typename Statistics::template Shift<double> offset{};
+    if constexpr (shifted) offset = {double(shift_x), double(shift_y)};
+#pragma unroll 1
+    for (int i = from; i <= to; ++i)
+      each(part, same, i, 1, [&](const Activation& a, const V(&in)[2], S* place) {
+        const Element<V> e = Pass::evaluate(a, in);
+        S out;
+        narrow(e.out, out);
+        if (!Sums && write) *place = out;
+        if constexpr (Pass::reduces_weight)
+          if (!Sums && weigh) weight += e.weight;
+        const V result = widen(out);
+        const double x = double(in[0]), y = double(result);
+        exact.template add<Shortcuts{}>(x, y, double(Pass::slope(a, in, result, e)), Always{}, offset,
+                                        {double(saturation<V>(plan)), smallest_normal<S>});
+        first += !(x - x == 0);
+        second += !(y - y == 0);
+        ++all;
+      });
+    if constexpr (Sums) {
+      Exact::visit(OnlySums<AddInDouble>{add}, exact);
+    } else {
+      Exact::visit(AllButSums<AddInDouble>{add}, exact);
+      add.sum(double(first)), add.sum(double(second)), add.sum(double(all));
+    }
+  }
+
+  // The mean of some elements of the block's first batch; in columns of each column's. An outlier among them moves it by
+  // a small part of what it adds to the spread.
+  __device__ __forceinline__ void choose_shift(const Part& part, const Activation& same, Slots& shared) {
+    double x = 0, y = 0;
+    int all = 0;
+    each(part, same, 0, N > 4 ? 2 : 1, [&](const Activation& a, const V(&in)[2], S*) {
+      x += double(in[0]);
+      y += double(stored<S>(a.value(in[0])));
+      ++all;
+    });
+    double* const mine = shared.room() + threadIdx.x;
+    mine[0] = x, mine[most_threads] = y, mine[2 * most_threads] = all;
+    means(shared);
+    const int lane = Columns ? threadIdx.x % warp_size : 0;
+    shift_x = shared.shift[0][lane];
+    shift_y = shared.shift[1][lane];
+  }
+
+  __device__ __forceinline__ void clear(Slots& shared) {
+    const int t = threadIdx.x;
+    lanes.clear();
+    seen = 0;
+    weight = V(0);
+    Lanes::visit(Store<V>{&shared.value[0][t], &shared.counter[0][t], most_threads}, lanes);
+    shared.counter[Slots::shape.counts][t] = 0;
+    shared.rarely[t] = false;
+  }
+};
+
+}  // namespace geoact::cuda

@@ -24,12 +24,14 @@ def _line(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _package(name: str, purpose: str) -> str:
-    """Version of an installed package, without importing it."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return f"not installed ({purpose})"
+def _package(name: str, purpose: str, *others: str) -> str:
+    """Version of an installed package, without importing it; ``others`` are names it is distributed under."""
+    for each in (name, *others):
+        try:
+            return importlib.metadata.version(each)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return f"not installed ({purpose})"
 
 
 def _cpu_name() -> str:
@@ -92,7 +94,7 @@ def info() -> Info:
         ml_dtypes=_package("ml_dtypes", "bfloat16 arrays for NumPy"),
         torch=_package("torch", "for geoact.torch"),
         torch_fast_path=_torch_state(),
-        cupy=_package("cupy", "arrays on a GPU are not accepted by this version"),
+        cupy=_package("cupy", "for its arrays", "cupy-cuda13x", "cupy-cuda12x"),
         triton=_package("triton", "not used by this version"),
     )
 

@@ -4,6 +4,12 @@
 # and of a developer:
 #   make lint    formatting, linting, types, generated documentation
 #   make bench   the CPU bars against torch and NumPy (installs torch into an environment of its own)
+# and, for the GPU kernels, without a GPU:
+#   make simulate   the CUDA kernels on the simulated device: the tests, in three thread orders, and with sanitizers
+#   make triton     the Triton kernels under Triton's interpreter
+#   make kernels    both compiled for sm_80, 90, 100, 120 and held to the stored report of registers and instructions
+# and with one:
+#   make gpu        build for it, test there, measure the GPU bars (downloads nothing)
 PYTHON ?= python3
 VENV := .venv
 BENCH_VENV := .venv-bench
@@ -13,9 +19,11 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 comma := ,
 EXTRAS := dev$(if $(TORCH),$(comma)dev-torch)
+# Where there is no GPU one architecture is compiled, to know that it compiles; a plain pip install compiles all.
+export CUDAARCHS ?= $(if $(shell nvidia-smi -L 2>/dev/null),native,90-real)
 BUILD_TOOLS := scikit-build-core pybind11 numpy cmake ninja
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench simulate triton kernels gpu clean
 .DELETE_ON_ERROR:
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc python -type f -not -name '*.pyc')
@@ -27,13 +35,14 @@ $(VENV)/base: constraints.txt
 	touch $@
 
 $(VENV)/demo: $(VENV)/base $(SOURCES)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt '.[study]'
+	GEOACT_CUDA=OFF $(BIN)/python -m pip install --quiet --constraint constraints.txt '.[study]'
 	touch $@
 
 # Built in the environment itself, so that the part that needs torch's headers is built for the torch that is there.
 $(VENV)/dev: $(VENV)/base $(SOURCES)
 	$(BIN)/python -m pip install --quiet $(TORCH) $(BUILD_TOOLS) --constraint constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[$(EXTRAS)]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-build-isolation \
+	  --config-settings=cmake.define.GEOACT_CUSIM=ON '.[$(EXTRAS)]'
 	touch $@
 
 # timm needs torchvision, which may be built for another torch: apart, so that nothing else meets it.
@@ -59,12 +68,38 @@ $(BENCH_VENV)/ready: constraints.txt $(SOURCES)
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH) transformers $(BUILD_TOOLS)
-	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[bench]'
+	GEOACT_CUDA=OFF $(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[bench]'
 	touch $@
 
 bench: $(BENCH_VENV)/ready
 	$(BENCH_VENV)/bin/python benchmarks/bars.py
 	$(BENCH_VENV)/bin/python benchmarks/watching.py
+
+# The files that say what geoact computes; the others are about threads, packages and commands.
+COMPUTED := $(addprefix tests/test_,values.py backward.py merge.py oracles.py errors.py layout.py statistics.py promises.py)
+SIMULATED := GEOACT_TEST_BACKEND=cusim $(BIN)/pytest -q
+
+simulate: $(VENV)/dev
+	$(SIMULATED) --numprocesses 2 $(COMPUTED)
+	GEOACT_SIM_ORDER=reverse $(SIMULATED) tests/test_merge.py tests/test_oracles.py
+	GEOACT_SIM_ORDER=random:7 $(SIMULATED) tests/test_merge.py tests/test_oracles.py
+	bash tests/cpp/check_sim.sh
+
+# In an environment of its own: the interpreter replaces what Triton compiles with, for the whole process.
+triton: $(VENV)/triton
+	TRITON_INTERPRET=1 $(BIN)/pytest -q tests/tritonlang
+
+$(VENV)/triton: $(VENV)/dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt triton
+	touch $@
+
+kernels: $(VENV)/triton
+	rm -rf build/triton && mkdir -p build/triton
+	$(BIN)/python tests/tritonlang/compile_ahead.py build/triton
+	$(BIN)/python benchmarks/kernels_static.py --triton build/triton
+
+gpu:
+	$(PYTHON) benchmarks/make_gpu.py
 
 clean:
 	rm -rf build dist $(VENV) $(BENCH_VENV)

@@ -13,15 +13,14 @@ from pathlib import Path
 import geoact
 import hypothesis
 import pytest
-from geoact import _core, frontends
+from geoact import _core, backends, frontends
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support import cupy_memory, fake_cupy
-from support.cases import DTYPES
+from support.cases import DTYPES, SIMULATED
 
-# GEOACT_TEST_BACKEND=cusim: the same tests, computed by the CUDA kernels on the simulated device.
-if os.environ.get("GEOACT_TEST_BACKEND") == "cusim":
+if SIMULATED:
     from geoact import _cusim
 
     _core.register_backend(_cusim._backend, [1])
@@ -38,7 +37,7 @@ def settings_put_back():
     geoact.set_num_threads(threads)
 
 
-@pytest.fixture(params=_core.supported_isas())
+@pytest.fixture(params=_core.supported_isas()[: 1 if SIMULATED else None])
 def isa(request):
     geoact.set_isa(request.param)
     assert geoact.isa() == request.param
@@ -88,6 +87,7 @@ def cupy(request, monkeypatch):
     _core.register_backend(cusim._backend, [CUDA])
     yield sys.modules["cupy"]
     _core.register_backend(None, [CUDA])
+    backends._cuda_state = None  # asked again by the next array
     frontends.BY_TYPE.clear()
     frontends.BY_TYPE.update(known)
     if request.param == "real":

@@ -106,6 +106,75 @@ def test_a_row_stays_the_only_one_when_it_is_copied():
         assert copy.deepcopy([row])[0] is row
 
 
+# --- Triton: read, not imported, so that this runs where triton is absent --------------------------------------
+
+KERNELS = ROOT / "kernels"
+with_kernels = pytest.mark.skipif(not KERNELS.is_dir(), reason="needs the source tree")
+
+
+def assigned(path, name):
+    """The expression assigned to a name at the top of a file."""
+    for node in ast.parse(path.read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == name for target in targets):
+            return node.value
+    raise AssertionError(f"{path} does not assign {name}")
+
+
+def jitted(path):
+    """Names of the functions of a file that triton compiles, with their arguments."""
+    functions = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    compiled = [f for f in functions if any("triton.jit" in ast.unparse(d) for d in f.decorator_list)]
+    return {f.name: [argument.arg for argument in f.args.args] for f in compiled}
+
+
+@with_kernels
+def test_triton_activations_are_the_rows():
+    registry = assigned(KERNELS / "activations.py", "ACTIVATIONS")
+    assert [key.value for key in registry.keys] == list(ROWS) == [name for name, *_ in _core.activations()]
+    functions = jitted(KERNELS / "activations.py")
+    for key, entry in zip(registry.keys, registry.values, strict=True):
+        row = ROWS[key.value]
+        value, slope = (argument.id for argument in entry.args)
+        named = {keyword.arg: keyword.value for keyword in entry.keywords}
+        assert functions[value] == ["x", "p"]
+        assert functions[slope] == ["x", "y", "p"]
+        assert ast.literal_eval(named.get("saves", ast.Constant("x"))) == row.saves
+        assert ast.literal_eval(named.get("parameters", ast.Constant(0))) == len(row.parameters)
+        assert ("param_slope" in named) == row.trainable
+        if row.trainable:
+            assert functions[named["param_slope"].id] == ["x", "y", "p"]
+        if "gradient" in named:
+            assert functions[named["gradient"].id] == ["dy", "x", "y", "p"]
+
+
+@with_kernels
+def test_triton_records_have_the_fields_of_the_core():
+    classes = {node.name: node for node in ast.parse((KERNELS / "statistics.py").read_text()).body
+               if isinstance(node, ast.ClassDef)}  # fmt: skip
+    fields = {name: [item.target.id for item in node.body if isinstance(item, ast.AnnAssign)]
+              for name, node in classes.items()}  # fmt: skip
+    assert fields["Counts"] + fields["Moments"] == [name for name, _ in _core.fields("forward")]
+    assert fields["Gradient"] == [name for name, _ in _core.fields("backward")]
+    assert fields["Counts"] == list(geoact.GeometryStats(level="counts").cells())
+
+
+@with_kernels
+@pytest.mark.skipif(not (ROOT / "csrc").is_dir(), reason="needs the source tree")
+def test_triton_coefficients_are_those_of_the_header():
+    number = r"-?0x[0-9a-f.]+p[+-]\d+"
+    header = (ROOT / "csrc" / "ops" / "coefficients.h").read_text()
+    expected = {"float": [], "double": []}
+    for kind, body in re.findall(r"struct \w+<(float|double)> \{\n(.*?)\n\};", header, re.DOTALL):
+        expected[kind].extend(float.fromhex(value) for value in re.findall(rf"{kind}\(({number})\)", body))
+    pairs = [node.value.args for node in ast.parse((KERNELS / "coefficients.py").read_text()).body
+             if isinstance(node, ast.Assign)]  # fmt: skip
+    for place, kind in enumerate(expected):
+        found = [float.fromhex(value) for pair in pairs for value in ast.literal_eval(pair[place])]
+        assert found == expected[kind]
+        assert len(found) > 30
+
+
 # --- statistics -----------------------------------------------------------------------------------
 
 
@@ -158,9 +227,10 @@ def test_names_of_merges_are_known():
 
 MAY_INCLUDE = {
     "ops": {"ops"},
-    "cpu": {"ops", "cpu"},
-    "cuda": {"ops", "cuda"},
-    "bindings": {"ops", "cpu", "cuda", "bindings"},
+    "call": {"call"},
+    "cpu": {"call", "ops", "cpu"},
+    "cuda": {"call", "ops", "cuda"},
+    "bindings": {"call", "cpu", "cuda", "bindings"},
 }
 SYSTEM_OF_OPS = {"cmath", "cstdint", "cstring", "cuda_runtime.h", "cuda_fp16.h", "cuda_bf16.h"}
 
@@ -213,8 +283,10 @@ def test_python_imports_kernels_by_their_installed_name_only():
 
 @pytest.mark.skipif(not (ROOT / "kernels").is_dir(), reason="this version has no Triton kernels")
 def test_kernels_import_nothing_of_ours():
+    allowed = {"triton", "typing", "__future__"}
     for path in sources("kernels"):
-        assert "geoact" not in imported(path)[1], path
+        siblings = {other.stem for other in sources("kernels")}
+        assert imported(path)[1] <= allowed | siblings, path
 
 
 @pytest.mark.skipif(not (ROOT / "python").is_dir(), reason="needs the source tree")

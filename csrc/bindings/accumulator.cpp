@@ -80,11 +80,11 @@ void Accumulator::settle(DType dtype) {
 
 // --- on devices ----------------------------------------------------------------------------------------------------------
 
-std::shared_ptr<DeviceRecords> Accumulator::records_on(const Tensor& x, const Grouping& grouping) const {
+std::shared_ptr<DeviceRecords> Accumulator::records_on(const Tensor& x, const Grouping& grouping, bool cleared) const {
   const bool rows = per_ == Per::row;
   for (const auto& records : records_)
     if (records->holds(x, grouping.groups)) return records;
-  auto records = std::make_shared<DeviceRecords>(x, cells_per_group(), grouping.groups, rows ? std::vector<double>() : empty(grouping.groups), rows);
+  auto records = std::make_shared<DeviceRecords>(x, cells_per_group(), grouping.groups, rows && !cleared ? std::vector<double>() : empty(grouping.groups), rows);
   if (!enabled_) records->enable(false);
   return records;
 }
@@ -226,6 +226,28 @@ void register_accumulator(py::module_& m) {
       .def("set_cells", &Accumulator::set_cells, py::arg("cells"), py::arg("dtype"), py::arg("calls") = 0)
       .def_property_readonly("calls", &Accumulator::calls, "Calls measured.")
       .def_property_readonly("version", [](Accumulator& self) { return self.version(); }, "Changes whenever the record does.")
+      .def(
+          "records_on",
+          [](const Accumulator& self, py::handle x) {
+            const Tensor tensor = view(x, "x");
+            if (!tensor.backend) throw py::value_error("x is on no device that keeps records");
+            return self.records_on(tensor, self.grouping(tensor, "stats"), true);
+          },
+          py::arg("x"), "Where a kernel from elsewhere adds the record of a call on x; then tell measured_on.")
+      .def(
+          "measured_on",
+          [](Accumulator& self, py::handle x, const std::shared_ptr<DeviceRecords>& records) {
+            const Tensor tensor = view(x, "x");
+            self.measured_on(tensor, self.grouping(tensor, "stats"), records);
+          },
+          py::arg("x"), py::arg("records"))
+      .def_property_readonly("per", [](const Accumulator& self) {
+            constexpr const char* names[] = {"tensor", "channel", "row"};
+            return names[int(self.per())];
+          })
+      .def_property_readonly("level", [](const Accumulator& self) { return self.level() == 1 ? "counts" : "moments"; })
+      .def_property_readonly("channel_axis", &Accumulator::channel_axis)
+      .def_property_readonly("saturation", &Accumulator::saturation)
       .def_property("enabled", &Accumulator::enabled, &Accumulator::enable, "Whether calls are measured.")
       .def_property_readonly("order", &Accumulator::order, "Place among the first calls of all accumulators, or 0.")
       .def_property_readonly("groups", &Accumulator::groups)

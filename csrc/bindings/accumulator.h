@@ -48,7 +48,8 @@ class Accumulator {
   int64_t version() { return records_.empty() ? version_ : ++version_; }
 
   // Where a call on a device adds its record; nothing of this one changes until `measured_on` says that it has.
-  std::shared_ptr<DeviceRecords> records_on(const Tensor& x, const Grouping& grouping) const;
+  // Rows are written as a whole by the CUDA kernels; other kernels want them `cleared` first.
+  std::shared_ptr<DeviceRecords> records_on(const Tensor& x, const Grouping& grouping, bool cleared = false) const;
   void measured_on(const Tensor& x, const Grouping& grouping, const std::shared_ptr<DeviceRecords>& records);
   // Whether calls are measured: on devices a word that kernels read, so that it works inside a captured graph.
   bool enabled() const { return enabled_; }

@@ -51,12 +51,42 @@ void run_in_workspace(const cuda::Backend& backend, cuda::Launch& launch, const 
   const int64_t before = w.tickets_bytes;
   grow(w.tickets, w.tickets_bytes, capturing ? launch.tickets_bytes : std::max<int64_t>(launch.tickets_bytes, 4096), x);
   grow(w.rest, w.rest_bytes, launch.workspace_bytes, x);
-  if (w.tickets_bytes != before) backend.clear(w.tickets.address, w.tickets_bytes, x.device.id, x.stream);
+  if (w.tickets_bytes != before) backend.fill(w.tickets.address, 0, w.tickets_bytes, x.device.id, x.stream);
   backend.run(launch, w.tickets.address, w.rest.address);
   if (capturing && !owned_by_graph(x)) {
     static auto* const kept = new std::vector<Workspace>;
     kept->push_back(captured);
   }
+}
+
+// Memory that only a Python package can reach: records are kept there, but the core has no kernels for it.
+class PythonMemory final : public cuda::Backend {
+ public:
+  explicit PythonMemory(py::object memory) : memory_(std::move(memory)) {}
+  std::string why_unavailable() const override { return "this installation has no CUDA kernels"; }
+  cuda::Launch prepare(const cuda::Request&, bool) const override { throw std::invalid_argument(why_unavailable()); }
+  void run(cuda::Launch&, void*, void*) const override { throw std::invalid_argument(why_unavailable()); }
+  bool capturing(int id, void*) const override { return memory_.attr("capturing")(id).cast<bool>(); }
+  void fill(void* to, int byte, int64_t bytes, int id, void*) const override {
+    memory_.attr("fill")(reinterpret_cast<uintptr_t>(to), byte, bytes, id);
+  }
+  void upload(void* to, const void* from, int64_t bytes, int id, void*) const override {
+    memory_.attr("upload")(reinterpret_cast<uintptr_t>(to), py::bytes(static_cast<const char*>(from), size_t(bytes)), id);
+  }
+  void download(void* to, const void* from, int64_t bytes, int id) const override {
+    const py::bytes data = memory_.attr("download")(reinterpret_cast<uintptr_t>(from), bytes, id);
+    const std::string_view seen = data;
+    std::copy_n(seen.data(), std::min(seen.size(), size_t(bytes)), static_cast<char*>(to));
+  }
+
+ private:
+  py::object memory_;
+};
+
+void register_types(const cuda::Backend* backend, const std::vector<int>& types) {
+  for (int type : types)
+    if (type < 0 || type >= most_types) throw py::value_error("types must be DLPack device types");
+  for (int type : types) backends[type] = backend;
 }
 
 }  // namespace
@@ -93,7 +123,7 @@ DeviceRecords::DeviceRecords(const Tensor& like, int cells, int64_t groups, cons
              : "stats meets its first data on this device while a graph is captured, and would start anew at every "
                "replay; call once before the capture, as for warming up");
   memory_ = allocate(like, header_bytes + cells * groups * int64_t(sizeof(double)));
-  if (rows) {  // written as a whole by the call
+  if (empty.empty()) {  // rows that are written as a whole by the call
     const int64_t header[cuda::header_words] = {1};
     write(header, header_bytes);
   } else {
@@ -194,14 +224,15 @@ void register_device(py::module_& m) {
   m.def(
       "register_backend",
       [](py::object backend, const std::vector<int>& types) {
-        const auto* table =
-            backend.is_none() ? nullptr : py::capsule(backend).get_pointer<const cuda::Backend>();
-        for (int type : types) {
-          if (type < 0 || type >= most_types) throw py::value_error("types must be DLPack device types");
-          backends[type] = table;
-        }
+        register_types(backend.is_none() ? nullptr : py::capsule(backend).get_pointer<const cuda::Backend>(), types);
       },
       py::arg("backend").none(true), py::arg("types"), "Let a backend compute on these DLPack device types; None: none.");
+  m.def(
+      "register_memory",
+      [](py::object memory, const std::vector<int>& types) { register_types(new PythonMemory(std::move(memory)), types); },
+      py::arg("memory"), py::arg("types"), "Keep records on these DLPack device types through a Python object.");
+  py::class_<DeviceRecords, std::shared_ptr<DeviceRecords>>(m, "DeviceRecords", "Records that lie on a device.")
+      .def_property_readonly("owner", &DeviceRecords::owner, "The array of bytes that holds header and records.");
 }
 
 }  // namespace geoact::bindings

@@ -41,6 +41,7 @@ class DeviceRecords {
 
   bool holds(const Tensor& x, int64_t groups) const;
   void* state() const { return memory_.address; }
+  py::object owner() const { return memory_.owner; }
   int64_t groups() const { return groups_; }
   bool rows() const { return rows_; }
   // Cells [fields][groups]; adds the calls that were measured.

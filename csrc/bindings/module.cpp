@@ -13,9 +13,15 @@
 namespace geoact::bindings {
 namespace {
 
+// A backend that a test gave the CPU leaves arrays at odd addresses to the CPU kernels; then all of the call is theirs.
+void agree_on_backend(Tensor& x, py::handle out, const char* name) {
+  if (x.backend && !out.is_none() && !view(out, name).backend) x.backend = nullptr;
+}
+
 py::object forward(int activation, py::handle x_object, py::tuple values, py::tuple names, py::handle out_object,
                    Accumulator* stats, int64_t channel_axis) {
-  const Tensor x = view(x_object, "x");
+  Tensor x = view(x_object, "x");
+  agree_on_backend(x, out_object, "out");
   Parameters held;
   int axis = 0;
   if (values.size()) {
@@ -58,7 +64,10 @@ Gradient new_gradient(const Tensor& dy, const Parameters& held, py::handle given
 py::object backward(int activation, py::handle dy_object, py::handle saved_object, const std::string& saved_name,
                     py::tuple values, py::tuple names, py::handle out_object, Accumulator* stats,
                     int64_t channel_axis, py::handle gradient_object) {
-  const Tensor dy = view(dy_object, "dy"), saved = view(saved_object, saved_name.c_str());
+  Tensor dy = view(dy_object, "dy");
+  const Tensor saved = view(saved_object, saved_name.c_str());
+  if (!saved.backend) dy.backend = nullptr;
+  agree_on_backend(dy, out_object, "out");
   require_same(saved, saved_name.c_str(), dy, "dy");
   const int axis = channel_axis_of(dy, channel_axis);
   Parameters held;

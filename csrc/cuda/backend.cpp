@@ -11,7 +11,9 @@ class Runtime final : public Backend {
   Launch prepare(const Request& request, bool again) const override { return cuda::prepare(request, again); }
   void run(Launch& launch, void* tickets, void* workspace) const override { cuda::run(launch, tickets, workspace); }
   bool capturing(int id, void* stream) const override { return cuda::capturing(id, stream); }
-  void clear(void* to, int64_t bytes, int id, void* stream) const override { cuda::clear(to, bytes, id, stream); }
+  void fill(void* to, int byte, int64_t bytes, int id, void* stream) const override {
+    cuda::fill(to, byte, bytes, id, stream);
+  }
   void upload(void* to, const void* from, int64_t bytes, int id, void* stream) const override {
     cuda::upload(to, from, bytes, id, stream);
   }

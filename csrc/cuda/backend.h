@@ -15,7 +15,7 @@ class Backend {
   virtual Launch prepare(const Request& request, bool again) const = 0;
   virtual void run(Launch& launch, void* tickets, void* workspace) const = 0;
   virtual bool capturing(int id, void* stream) const = 0;
-  virtual void clear(void* to, int64_t bytes, int id, void* stream) const = 0;
+  virtual void fill(void* to, int byte, int64_t bytes, int id, void* stream) const = 0;  // may be captured
   virtual void upload(void* to, const void* from, int64_t bytes, int id, void* stream) const = 0;
   virtual void download(void* to, const void* from, int64_t bytes, int id) const = 0;
 };

@@ -115,9 +115,9 @@ bool capturing(int id, void* stream) {
   return status != cudaStreamCaptureStatusNone;
 }
 
-void clear(void* to, int64_t bytes, int id, void* stream) {
+void fill(void* to, int byte, int64_t bytes, int id, void* stream) {
   const On on(id);
-  check(cudaMemsetAsync(to, 0, size_t(bytes), stream_of(stream)), "memory could not be cleared");
+  check(cudaMemsetAsync(to, byte, size_t(bytes), stream_of(stream)), "memory could not be cleared");
 }
 
 void upload(void* to, const void* from, int64_t bytes, int id, void* stream) {

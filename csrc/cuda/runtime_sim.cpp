@@ -22,7 +22,7 @@ void launch(const Entry& entry, int64_t grid, int threads, int, void*, const Pla
 }
 
 bool capturing(int, void*) { return false; }
-void clear(void* to, int64_t bytes, int, void*) { std::memset(to, 0, size_t(bytes)); }
+void fill(void* to, int byte, int64_t bytes, int, void*) { std::memset(to, byte, size_t(bytes)); }
 void upload(void* to, const void* from, int64_t bytes, int, void*) { std::memcpy(to, from, size_t(bytes)); }
 void download(void* to, const void* from, int64_t bytes, int) { std::memcpy(to, from, size_t(bytes)); }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from geoact import activations as _registry
 from geoact.activations import *  # noqa: F403  every public name there is a row or speaks of rows
-from geoact.backends import Info, info, isa, num_threads, set_isa, set_num_threads
+from geoact.backends import Info, gpu_backend, info, isa, num_threads, set_gpu_backend, set_isa, set_num_threads
 from geoact.statistics import GeometryStats, GradientStats
 
 __version__ = "0.1.0"
@@ -28,9 +28,11 @@ __all__ = [
     "__version__",
     "activations",
     "get",
+    "gpu_backend",
     "info",
     "isa",
     "num_threads",
+    "set_gpu_backend",
     "set_isa",
     "set_num_threads",
     *_registry.activations(),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import sys
@@ -24,14 +26,21 @@ def _line(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _package(name: str, purpose: str, *others: str) -> str:
-    """Version of an installed package, without importing it; ``others`` are names it is distributed under."""
-    for each in (name, *others):
-        try:
-            return importlib.metadata.version(each)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return f"not installed ({purpose})"
+def _package(name: str, purpose: str) -> str:
+    """Version of an installed package, without importing it."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return f"not installed ({purpose})"
+
+
+def _cupy_version() -> str:
+    """CuPy is packaged once per CUDA version."""
+    for name in ("cupy-cuda13x", "cupy-cuda12x", "cupy"):
+        version = _package(name, "arrays on a GPU")
+        if not version.startswith("not installed"):
+            return version
+    return version
 
 
 def _cpu_name() -> str:
@@ -56,6 +65,140 @@ def torch_fast_path(version: str | None) -> tuple[str | None, str]:
     if same:
         return built_for, f"compiled for torch {built_for}"
     return built_for, f"not used (compiled for torch {built_for}, this is {version})"
+
+
+_cuda_state: str | None = None
+
+
+def load_cuda() -> str:
+    """Let the CUDA kernels compute on CUDA arrays; "" where they can, else why not. Asked when the first one comes."""
+    global _cuda_state
+    if _cuda_state is None:
+        _cuda_state = _load_cuda()
+    return _cuda_state
+
+
+def _load_cuda() -> str:
+    try:
+        from geoact import _cuda
+    except ImportError as error:
+        if (
+            getattr(error, "name", None) == "geoact._cuda"
+            or "_cuda" in str(error)
+            and "cannot import name" in str(error)
+        ):
+            return "this installation has no CUDA kernels (it was built without nvcc, or with GEOACT_CUDA=OFF)"
+        return f"the CUDA kernels cannot be loaded: {error}"
+    why = _cuda.why_unavailable()
+    if not why:
+        _core.register_backend(_cuda._backend, [2, 13])  # CUDA and CUDA managed memory, as DLPack numbers them
+    return why
+
+
+def cuda_devices() -> list[str]:
+    """Names of the CUDA devices that the kernels can use."""
+    if load_cuda():
+        return []
+    from geoact import _cuda
+
+    return [f"{name} (sm_{major}{minor}, {count} multiprocessors)" for name, major, minor, count in _cuda.devices()]
+
+
+def _cuda_line() -> str | list[str]:
+    why = load_cuda()
+    return f"off: {why}" if why else cuda_devices()
+
+
+# --- which kernels compute on torch tensors on a GPU ---
+
+_GPU_BACKENDS = ("auto", "cuda", "triton")
+
+
+def _known_gpu_backend(name: object, origin: str) -> str:
+    if name not in _GPU_BACKENDS:
+        raise ValueError(f"{origin} is {name!r} (accepted: {', '.join(map(repr, _GPU_BACKENDS))})")
+    return str(name)
+
+
+_gpu_backend = _known_gpu_backend(os.environ.get("GEOACT_GPU", "auto"), "GEOACT_GPU")
+
+
+def gpu_backend() -> str:
+    """Which kernels were asked for on a GPU: "auto", "cuda" or "triton" (environment: ``GEOACT_GPU``)."""
+    return _gpu_backend
+
+
+def set_gpu_backend(name: str) -> None:
+    """Choose the kernels that compute on torch tensors on a GPU, for the whole process.
+
+    Parameters
+    ----------
+    name : {"auto", "cuda", "triton"}
+        "auto" takes what was measured to be faster for the activation, dtype and size where a table of ``make gpu`` is
+        at hand (``GEOACT_GPU_PREFERENCES`` names one), else the CUDA kernels, else Triton's. CuPy arrays are always
+        computed on by the CUDA kernels.
+
+    Raises
+    ------
+    ValueError
+        If ``name`` is none of these. That a backend cannot run here is said at the first call.
+    """
+    global _gpu_backend
+    _gpu_backend = _known_gpu_backend(name, "name")
+    choose_gpu_kernels.cache_clear()
+
+
+def why_no_triton() -> str:
+    """Why Triton's kernels cannot be used, or "" if they can."""
+    missing = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
+    return f"{' and '.join(missing)} not installed" if missing else ""
+
+
+def why_no_gpu() -> str:
+    """Why torch tensors on a GPU cannot be computed on, or "" if they can."""
+    why = load_cuda()
+    if why and _gpu_backend != "cuda" and not why_no_triton():
+        return ""
+    return why
+
+
+@functools.lru_cache(maxsize=4096)
+def choose_gpu_kernels(activation: str, dtype: str, log2_elements: int, device: str) -> str:
+    """ "cuda" or "triton", for a call on a torch tensor.
+
+    Raises
+    ------
+    ValueError
+        If the kernels that were asked for, or all, cannot run here.
+    """
+    no_cuda, no_triton = load_cuda(), why_no_triton()
+    if _gpu_backend == "cuda" or (_gpu_backend == "auto" and no_triton):
+        if no_cuda:
+            raise ValueError(f"the CUDA kernels cannot run: {no_cuda}; see geoact.info()")
+        return "cuda"
+    if _gpu_backend == "triton" or no_cuda:
+        if no_triton:
+            raise ValueError(f"Triton's kernels cannot run: {no_triton}; pip install geoact[triton]")
+        return "triton"
+    sizes = _preferences().get(device, {}).get(activation, {}).get(dtype, {})
+    if not sizes:
+        return "cuda"
+    measured = sorted(map(int, sizes))
+    nearest = min(measured, key=lambda n: abs(n.bit_length() - log2_elements))
+    return "triton" if sizes[str(nearest)] == "triton" else "cuda"
+
+
+@functools.lru_cache(maxsize=1)
+def _preferences() -> dict[str, dict[str, dict[str, dict[str, str]]]]:
+    """Device, activation, dtype, elements: the faster kernels, as ``make gpu`` measured them."""
+    path = os.environ.get("GEOACT_GPU_PREFERENCES")
+    if not path:
+        return {}
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        return {document["environment"]["gpu"]["name"]: document["preferences"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"GEOACT_GPU_PREFERENCES is {path!r}, which is no result of make gpu: {error}") from error
 
 
 def _torch_state() -> str:
@@ -94,8 +237,10 @@ def info() -> Info:
         ml_dtypes=_package("ml_dtypes", "bfloat16 arrays for NumPy"),
         torch=_package("torch", "for geoact.torch"),
         torch_fast_path=_torch_state(),
-        cupy=_package("cupy", "for its arrays", "cupy-cuda13x", "cupy-cuda12x"),
-        triton=_package("triton", "not used by this version"),
+        cuda=_cuda_line(),
+        gpu_backend=gpu_backend(),
+        cupy=_cupy_version(),
+        triton=_package("triton", "kernels for torch on a GPU, geoact.kernels"),
     )
 
 

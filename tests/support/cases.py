@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import geoact
 import ml_dtypes
 import numpy as np
 import pytest
+
+# The same tests, computed by the CUDA kernels on the simulated device: slower by far.
+SIMULATED = os.environ.get("GEOACT_TEST_BACKEND") == "cusim"
 
 DTYPES = {
     "float16": np.dtype(np.float16),

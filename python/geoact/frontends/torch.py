@@ -1,6 +1,6 @@
 """Torch tensors: the cheapest path that is right for the call.
 
-A plain CPU tensor goes straight to the compiled core; one that autograd follows goes through one autograd function; a
+A plain tensor on the CPU or a CUDA device goes straight to the compiled core; one that autograd follows goes through one autograd function; a
 call that somebody traces or transforms (torch.compile, export, functorch, a dispatch mode, a tensor subclass) goes
 through the custom operators of :mod:`geoact.torch.ops`, which those understand. All three run the same kernels.
 """
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.autograd import forward_ad
 
-from geoact import _core
+from geoact import _core, backends
 from geoact.statistics import GeometryStats, GradientStats
-from geoact.torch import autograd, ops
+from geoact.torch import autograd, gpu, ops
 from geoact.torch.probe import running_backward
 
 if TYPE_CHECKING:
@@ -49,9 +49,14 @@ def _check(name: str, value: object, x: torch.Tensor) -> None:
         raise TypeError(f"{name} is a nested tensor, which has no shape; pass {name}.to_padded_tensor(...)")
     if value.layout is not torch.strided:
         raise TypeError(f"{name} has layout {value.layout} (accepted: torch.strided); pass {name}.to_dense()")
-    if value.device.type not in ("cpu", "meta"):
+    if value.device.type not in ("cpu", "meta", "cuda"):
         raise ValueError(
-            f"{name} is on the device {value.device}; this version computes on the CPU (see geoact.info())"
+            f"{name} is on the device {value.device} (accepted: cpu, cuda); see geoact.info(), or pass {name}.cpu()"
+        )
+    if value.device.type == "cuda" and (why := backends.why_no_gpu()):
+        raise ValueError(
+            f"{name} is on the device {value.device}, where geoact cannot compute: {why}; see geoact.info(), or pass "
+            f"{name}.cpu()"
         )
     if value.device != x.device:
         raise ValueError(f"{name} is on the device {value.device}, but x is on {x.device}; they must be equal")
@@ -96,7 +101,11 @@ def forward(
     if gradient_stats is not None:
         _accumulator(gradient_stats, GradientStats, "gradient_stats")
     try:
-        y = _core.forward(row._index, x, values, row._names, out, accumulator, channel_axis)
+        if x.is_cuda or gpu.simulated:  # there are several kernels for it
+            weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
+            y = autograd.Direct(row, values, accumulator, None, channel_axis).forward(x, weight, out)
+        else:
+            y = _core.forward(row._index, x, values, row._names, out, accumulator, channel_axis)
     except (BufferError, RuntimeError, TypeError, ValueError):
         _explain(row, x, values, out)
         if autograd._HAS_EXCHANGE and not x.is_meta:
@@ -196,4 +205,8 @@ def backward(
         dx, gradient = call.backward(dy, saved, weight, out)
     if out is not None:
         _written(out)
-    return (dx, gradient) if row.trainable else dx
+    if not row.trainable:
+        return dx
+    if weight is None:  # of a number: a float, but on a device, where reading it would make the caller wait
+        gradient = gradient[0] if gradient.is_cuda else float(gradient[0])
+    return dx, gradient

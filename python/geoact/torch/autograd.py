@@ -16,7 +16,7 @@ from torch._functorch.utils import enable_single_level_autograd_function
 from torch.autograd import forward_ad
 
 from geoact import _core
-from geoact.torch import slopes
+from geoact.torch import gpu, slopes
 
 if TYPE_CHECKING:
     from typing import Protocol
@@ -49,7 +49,16 @@ _HAS_EXCHANGE = hasattr(torch.Tensor, "__dlpack_c_exchange_api__")  # torch >= 2
 def borrow(tensor: torch.Tensor) -> _core.Borrowed:
     """The memory of a tensor, for a torch whose tensors the core cannot read by itself."""
     name = _NAMES.get(tensor.dtype, str(tensor.dtype))
-    return _core.Borrowed(tensor, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), name)
+    described = (tensor, tensor.data_ptr(), tuple(tensor.shape), tensor.stride(), name)
+    if tensor.device.type != "cuda":
+        return _core.Borrowed(*described)
+
+    def allocate(size: int) -> tuple[torch.Tensor, int]:
+        memory = torch.empty(size, dtype=torch.uint8, device=tensor.device)
+        return memory, memory.data_ptr()
+
+    stream = torch.cuda.current_stream(tensor.device).cuda_stream
+    return _core.Borrowed(*described, device=(2, tensor.device.index), stream=stream, allocate=allocate)
 
 
 def autocast(row: Activation, x: torch.Tensor, values: tuple[Any, ...]) -> tuple[torch.Tensor, tuple[Any, ...]]:
@@ -70,7 +79,7 @@ def autocast(row: Activation, x: torch.Tensor, values: tuple[Any, ...]) -> tuple
 
 
 class Direct:
-    """Runs the kernels of the compiled core on plain CPU tensors."""
+    """Runs the kernels of the compiled core on plain tensors, on the CPU or a CUDA device."""
 
     __slots__ = ("accumulator", "channel_axis", "gradient_accumulator", "row", "values")
 
@@ -92,6 +101,8 @@ class Direct:
         """Y = f(x), measured where asked."""
         row = self.row
         values = self.values if weight is None else (weight,)
+        if gpu.takes_triton(row, x):
+            return gpu.forward(row, x, values, out, self.accumulator, self.channel_axis)
         if _HAS_EXCHANGE:
             y: torch.Tensor = _core.forward(row._index, x, values, row._names, out, self.accumulator, self.channel_axis)
             return y
@@ -112,6 +123,8 @@ class Direct:
             weight = weight.resolve_neg()
         values = self.values if weight is None else (weight,)
         accumulator = self.gradient_accumulator
+        if gpu.takes_triton(row, dy):
+            return gpu.backward(row, dy, saved, values, out, accumulator, self.channel_axis)
         if _HAS_EXCHANGE:
             result = _core.backward(
                 row._index, dy, saved, row.saves, values, row._names, out, accumulator, self.channel_axis
@@ -123,15 +136,27 @@ class Direct:
             dx = torch.empty_like(dy) if out is None else out
             values = self.values if weight is None else (borrow(weight),)
             inputs, target = (borrow(dy), borrow(saved)), borrow(dx)
+            room = self._room(dy, weight)
             result = _core.backward(
-                row._index, *inputs, row.saves, values, row._names, target, accumulator, self.channel_axis
-            )
+                row._index, *inputs, row.saves, values, row._names, target, accumulator, self.channel_axis,
+                None if room is None else borrow(room),
+            )  # fmt: skip
             if not row.trainable:
                 return dx, None
-            gradient = result[1]
+            gradient = result[1] if room is None else room
+        if isinstance(gradient, torch.Tensor):
+            return dx, gradient if weight is None else gradient.reshape(weight.shape)
         if weight is None:
-            return dx, float(gradient[0])
-        return dx, torch.from_numpy(gradient).to(weight.dtype).reshape(weight.shape)
+            return dx, torch.from_numpy(gradient)
+        return dx, torch.from_numpy(gradient).to(weight.device, weight.dtype).reshape(weight.shape)
+
+    def _room(self, dy: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor | None:
+        """Where the kernels write the gradient of the weight: on a device, as the weight is; else the core finds it."""
+        if not self.row.trainable or dy.device.type != "cuda" or not dy.numel():
+            return None
+        if weight is None:
+            return dy.new_empty(1, dtype=torch.float64)
+        return torch.empty_like(weight, memory_format=torch.contiguous_format)
 
     def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None) -> tuple[Any, Any]:
         """(dx, dweight) by the operators, for gradients that only torch can take apart: a batch under vmap.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, fx, nn
 
+from geoact import backends
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import functional as F
 
@@ -26,12 +27,12 @@ _warned: set[str] = set()
 
 
 def supported(x: object) -> bool:
-    """Whether geoact computes on this tensor: floating point, dense, on the CPU (or shapes only, on meta)."""
+    """Whether geoact computes on this tensor: floating point, dense, on the CPU or a GPU (or shapes only, on meta)."""
     return isinstance(x, fx.Proxy) or (  # what torch.fx traces with stands for any tensor
         isinstance(x, Tensor)
         and x.dtype in _FLOATING
         and x.layout is torch.strided
-        and x.device.type in ("cpu", "meta")
+        and (x.device.type in ("cpu", "meta") or (x.device.type == "cuda" and not backends.why_no_gpu()))
         and not x.is_quantized
         and not x.is_nested
     )

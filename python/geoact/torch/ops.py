@@ -96,7 +96,8 @@ class _Row:
         )
         if row.name == "prelu":
             for name in (self.plain, self.measured):
-                _LIBRARY.impl(name, functools.partial(self._autocast, name), "AutocastCPU")
+                for key in ("AutocastCPU", "AutocastCUDA"):
+                    _LIBRARY.impl(name, functools.partial(self._autocast, name, key), key)
 
     @staticmethod
     def _define(schema: str) -> str:
@@ -111,7 +112,8 @@ class _Row:
         derivative: Callable[..., Any],
         batched: Callable[..., Any] | None,
     ) -> None:
-        _LIBRARY.impl(name, kernel, "CPU")
+        for device in ("CPU", "CUDA"):
+            _LIBRARY.impl(name, kernel, device)
         _LIBRARY.impl(name, derivative, "Autograd")
         torch.library.register_fake(f"geoact::{name}", shape, lib=_LIBRARY)
         if batched is not None:
@@ -133,7 +135,7 @@ class _Row:
         measured = {"accumulator" if forward else "gradient_accumulator": accumulator}
         return autograd.Direct(self.row, values, channel_axis=axis, **measured), weight
 
-    # --- CPU kernels ---
+    # --- kernels ---
 
     def _forward(self, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
         call, weight = self._direct(x, arguments, forward=True)
@@ -150,9 +152,9 @@ class _Row:
 
     # --- autocast ---
 
-    def _autocast(self, name: str, x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
+    def _autocast(self, name: str, key: str, x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
         x, (weight,) = autograd.autocast(self.row, x, (weight,))
-        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)):
+        with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))):
             y: Tensor = self._op(name)(x, weight, *arguments)
         return y
 

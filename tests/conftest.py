@@ -13,7 +13,7 @@ from pathlib import Path
 import geoact
 import hypothesis
 import pytest
-from geoact import _core, frontends
+from geoact import _core, backends, frontends
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -87,6 +87,7 @@ def cupy(request, monkeypatch):
     _core.register_backend(cusim._backend, [CUDA])
     yield sys.modules["cupy"]
     _core.register_backend(None, [CUDA])
+    backends._cuda_state = None  # asked again by the next array
     frontends.BY_TYPE.clear()
     frontends.BY_TYPE.update(known)
     if request.param == "real":

@@ -83,10 +83,10 @@ def test_the_stand_in_has_no_name_that_the_package_lacks():
 
 
 def test_beside_the_real_package_geoact_imports_cleanly(python):
-    pytest.importorskip("cupy")
+    cupy = pytest.importorskip("cupy")
     program = "import {}, {}, numpy\nassert geoact.relu(numpy.ones(1))[0] == 1\nprint(geoact.info()['cupy'])"
     for order in (("geoact", "cupy"), ("cupy", "geoact")):
-        assert python(program.format(*order)).strip()
+        assert python(program.format(*order)).strip() == cupy.__version__
 
 
 def test_the_second_call_finds_the_front_end_by_its_type(cupy, monkeypatch):
@@ -466,15 +466,21 @@ def test_every_array_of_a_call_is_described_with_the_stream(stand_in, monkeypatc
     core.__dict__.update(vars(_core) | {"Borrowed": borrowed})
     geoact.relu(put(np.ones(3, FLOAT32)))
     monkeypatch.setattr(sys.modules["geoact.frontends.cupy"], "_core", core)
-    x, weight = put(np.ones((2, 3), FLOAT32)), put(np.ones(3, FLOAT32))
-    with stand_in.cuda.Stream() as stream:
-        geoact.prelu.backward(x, weight, x=x)
-    assert described == [((2, 0), stream.ptr)] * 5
+    for device in (0, 1):
+        x, weight = put(np.ones((2, 3), FLOAT32), device), put(np.ones(3, FLOAT32), device)
+        with stand_in.cuda.Device(device):
+            stream = stand_in.cuda.Stream()
+            stream.__enter__()
+        geoact.prelu.backward(x, weight, x=x)  # called while device 0 is the current one
+        stream.__exit__()
+        assert described == [((2, device), stream.ptr)] * 5
+        described.clear()
 
 
 def test_a_stream_lives_while_statistics_may_be_written_on_it(stand_in):
     """CuPy destroys a stream with its last reference; reset() and enabled write on that of the last call."""
     x, stats = put(np.ones(3, FLOAT32)), geoact.GeometryStats()
+    gc.collect()
     first, second = stand_in.cuda.Stream(), stand_in.cuda.Stream()
     alive = stand_in.cuda.Stream.alive
     with first:

@@ -1,4 +1,4 @@
-"""CuPy arrays in the host's memory, of the real package or of the stand-in: put there and looked at by their address."""
+"""CuPy arrays in the host's memory, of the real package or of the stand-in: put there, looked at by address."""
 
 from __future__ import annotations
 
@@ -79,9 +79,15 @@ def bytes_at(ptr, size):
     return np.asarray(_Address(ptr, (size,), (1,), "|u1"))
 
 
+def _raw(array):
+    return np.asarray(_Address(array.data.ptr, array.shape, array.strides, f"|V{array.itemsize}", array))
+
+
 def host(array):
     """The elements, as a NumPy view of the same memory."""
-    if array.size == 0:
-        return np.empty(array.shape, array.dtype)
-    raw = np.asarray(_Address(array.data.ptr, array.shape, array.strides, f"|V{array.itemsize}", array))
-    return raw.view(array.dtype)
+    return _raw(array).view(array.dtype) if array.size else np.empty(array.shape, array.dtype)
+
+
+def bytes_of(array):
+    """The same as bytes, whatever the dtype."""
+    return _raw(array).tobytes() if array.size else b""

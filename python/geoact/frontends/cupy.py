@@ -22,16 +22,15 @@ if TYPE_CHECKING:
 
 _CUDA = 2  # as DLPack counts types of devices
 _HERE: AbstractContextManager[object] = nullcontext()
-# In the byte order of this machine; bfloat16 belongs to a package of its own and is added when its first array comes.
-_DTYPES: dict[np.dtype[Any], str] = {np.dtype(name): name for name in ("float16", "float32", "float64")}
+_ACCEPTED = ("float16", "bfloat16", "float32", "float64")
+_DTYPES: dict[np.dtype[Any], str] = {}  # those met so far, in the byte order of this machine
 
 
 def _dtype(name: str, array: Any) -> str:  # noqa: ANN401
     dtype = array.dtype
-    if dtype.name == "bfloat16" and dtype.isnative:
-        _DTYPES[dtype] = "bfloat16"
-        return "bfloat16"
-    if dtype.name in _DTYPES.values():
+    if dtype.name in _ACCEPTED and dtype.isnative:
+        return _DTYPES.setdefault(dtype, dtype.name)
+    if dtype.name in _ACCEPTED:
         raise TypeError(
             f"{name} is not in the byte order of this machine; pass {name}.astype({name}.dtype.newbyteorder('='))"
         )
@@ -41,12 +40,13 @@ def _dtype(name: str, array: Any) -> str:  # noqa: ANN401
 
 
 def _steps(name: str, array: Any) -> tuple[int, ...]:  # noqa: ANN401
-    """Strides in elements; that of an axis of one index is never used and may be anything."""
-    item = array.itemsize
-    for size, stride in zip(array.shape, array.strides, strict=True):
-        if stride % item and size > 1 and array.size:
+    """Strides in elements."""
+    item, strides = array.itemsize, array.strides
+    for axis, stride in enumerate(strides):
+        # that of an axis of one index is never used and may be anything
+        if stride % item and array.shape[axis] > 1 and array.size:
             raise ValueError(f"{name} lies at odd addresses, where the device cannot read it; pass a copy")
-    return tuple([stride // item for stride in array.strides])
+    return tuple([stride // item for stride in strides])
 
 
 class _Place:

@@ -207,3 +207,16 @@ def test_fewer_than_two_axes_are_one_channel(case, isa):
     weight = np.array([case.values[0]], np.float32)
     assert_same_bits(case.row(x, weight), case(x))
     assert case.row.backward(x, weight, x=x)[1].shape == (1,)
+
+
+def test_in_place_with_statistics_along_another_axis_than_the_weights():
+    """dx overwrites dy, which the gradient of the weights, summed over other groups, reads as well."""
+    x, dy = inputs.normal((37, 70), np.float32), inputs.normal((37, 70), np.float32, seed=5)
+    weight = np.linspace(-0.5, 1, 70, dtype=np.float32)
+    expected, expected_gradient = geoact.prelu.backward(dy, weight, x=x)
+    for out in (dy.copy(), None):
+        stats, given = geoact.GradientStats(per="row"), dy.copy() if out is None else out
+        dx, gradient = geoact.prelu.backward(given, weight, x=x, out=out, stats=stats)
+        assert_same_bits(dx, expected)
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-6)
+        np.testing.assert_allclose(stats.cells()["sum_sq_dy"], (dy.astype(float) ** 2).sum(axis=1), rtol=1e-6)

@@ -176,6 +176,23 @@ void DeviceRecords::enable(bool on) const {
   write(&word, sizeof word);
 }
 
+namespace {
+
+// Another place for the output of a call, in C order.
+Memory aside(Call& call, const Tensor& x) {
+  const Memory memory = allocate(x, x.size * x.item_size);
+  call.out.data = memory.address;
+  int64_t stride = x.item_size;
+  for (int i = call.rank - 1; i >= 0; --i) {
+    call.out.stride[i] = stride;
+    stride *= call.shape[i];
+  }
+  call.in_place = false;
+  return memory;
+}
+
+}  // namespace
+
 // --- calls ---------------------------------------------------------------------------------------------------------------
 
 void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* gradient) {
@@ -210,10 +227,14 @@ void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Ac
   request.call = call;
   try {
     cuda::Launch launch = backend.prepare(request, false);
-    cuda::Launch again;
-    if (launch.again) again = backend.prepare(request, true);
+    if (launch.again) {
+      // First, while what it reads is whole; dx is written by both, so where it overwrites an input this one has its own.
+      Memory dx;
+      if (call.in_place) dx = aside(request.call, x);
+      cuda::Launch again = backend.prepare(request, true);
+      run_in_workspace(backend, again, x);
+    }
     run_in_workspace(backend, launch, x);
-    if (launch.again) run_in_workspace(backend, again, x);
   } catch (const std::invalid_argument& error) {
     throw py::value_error(error.what());
   }

@@ -87,7 +87,7 @@ class Memory:
 
 
 def _measuring(accumulator: _core.Accumulator | None, x: torch.Tensor) -> tuple[Any, dict[str, Any]]:
-    if accumulator is None:
+    if accumulator is None or (accumulator.per == "row" and not accumulator.enabled):  # rows would be appended
         return None, {}
     records = accumulator.records_on(x)
     state = records.owner.view(torch.float64)
@@ -106,10 +106,10 @@ def forward(
     from geoact.torch import triton
 
     records, measuring = _measuring(accumulator, x)
-    if accumulator is not None:
+    if accumulator is not None and records is not None:
         measuring.update(saturation=accumulator.saturation, level=accumulator.level)
     y = triton.forward(row, x, values, out, **measuring, weight_axis=channel_axis)
-    if accumulator is not None:
+    if accumulator is not None and records is not None:
         accumulator.measured_on(x, records)
     return y
 
@@ -128,7 +128,7 @@ def backward(
 
     records, measuring = _measuring(accumulator, dy)
     result = triton.backward(row, dy, saved, values, out, **measuring, weight_axis=channel_axis)
-    if accumulator is not None:
+    if accumulator is not None and records is not None:
         accumulator.measured_on(dy, records)
     if isinstance(result, torch.Tensor):
         return result, None

@@ -1,0 +1,79 @@
+"""What an installation says of its CUDA kernels where there is no GPU: nothing is imported badly, and the reason is told."""
+
+import importlib.util
+import re
+
+import geoact
+import pytest
+from geoact import backends
+
+BUILT = importlib.util.find_spec("geoact._cuda") is not None
+
+
+def devices():
+    from geoact import _cuda
+
+    return _cuda.devices()
+
+
+needs_build = pytest.mark.skipif(not BUILT, reason="geoact._cuda was not built: no nvcc")
+
+
+@needs_build
+def test_the_module_loads_without_a_driver_and_says_why_it_cannot_run():
+    from geoact import _cuda
+
+    why = _cuda.why_unavailable()
+    assert isinstance(why, str)
+    assert bool(why) == (not devices())
+    if why:
+        assert re.search(r"no NVIDIA driver is installed|no CUDA device is visible|driver is too old", why), why
+    assert _cuda.architectures()
+
+
+def test_info_says_why_cuda_is_off(python):
+    told = python("import geoact; print(geoact.info()['cuda'])").strip()
+    if BUILT and devices():
+        assert "sm_" in told
+    else:
+        assert told.startswith("off: ")
+        assert ("no CUDA kernels" in told) == (not BUILT)
+
+
+@pytest.mark.skipif(BUILT and bool(devices()), reason="there is a GPU")
+def test_arrays_on_a_gpu_are_refused_with_the_reason(python):
+    """An object that says it lies on a CUDA device, before anything of it is read."""
+    program = """
+import geoact
+from geoact import _core
+for call in (
+    lambda x: _core.forward(0, x, (), (), x, None, 1),
+    lambda x: _core.forward(0, x, (), (), x, geoact.GeometryStats()._accumulator, 1),
+):
+    array = _core.Borrowed(None, 4096, (3,), (1,), "float32", device=(2, 0))
+    try:
+        call(array)
+    except ValueError as error:
+        print(error)
+    else:
+        raise SystemExit("it was accepted")
+"""
+    lines = python(program).strip().splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        assert line.startswith("x is on the device cuda:0, where geoact cannot compute: ")
+        assert "geoact.info()" in line
+        assert backends.load_cuda() in line
+
+
+def test_importing_does_not_touch_the_driver(python):
+    """The driver is looked for when the first array on a GPU comes: asking costs time, and a fork afterwards fails."""
+    program = """
+import sys
+import geoact, numpy
+geoact.relu(numpy.ones(3, numpy.float32), stats=geoact.GeometryStats())
+assert "geoact._cuda" not in sys.modules
+with open("/proc/self/maps") as lines:
+    assert not any("libcuda.so" in line for line in lines)
+"""
+    assert python(program) == ""

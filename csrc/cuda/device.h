@@ -11,8 +11,16 @@
   extern __shared__ __align__(16) unsigned char geoact_shared_[]; \
   auto* const name = reinterpret_cast<type*>(geoact_shared_)
 
+// The same value, of which the compiler knows nothing: what depends on it cannot be computed earlier and kept.
+__device__ __forceinline__ int computed_here(int v) {
+  asm volatile("" : "+r"(v));
+  return v;
+}
+
 #else
 
 #include "sim.h"
+
+inline int computed_here(int v) { return v; }
 
 #endif

@@ -1,5 +1,5 @@
-// Compiled once per storage type, by nvcc or, as C++, for the simulation: every kernel of that type, reached through one
-// table. GEOACT_STORAGE is the type in memory, GEOACT_TABLE the one function that leaves the object.
+// Compiled once per storage type, by nvcc or, as C++, for the simulation: every kernel of that type, reached through
+// one table. GEOACT_STORAGE is the type in memory, GEOACT_TABLE the one function that leaves the object.
 #include "launch.h"
 #include "pass.cuh"
 

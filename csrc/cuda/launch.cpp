@@ -19,16 +19,13 @@ constexpr Table tables[] = {rows_float16, rows_bfloat16, rows_float32, rows_floa
 
 constexpr int64_t below_2_31 = int64_t(1) << 31;
 constexpr int64_t elements_per_thread = 2048;  // of a segment: its float32 sums are added up this far
-constexpr int64_t unmeasured_elements = 32;     // of a thread of a block that leaves nothing behind
+constexpr int64_t unmeasured_elements = 32;    // of a thread of a block that leaves nothing behind
 constexpr int access_bytes = 16;
 
 Divisor divisor_of(int64_t value) {
   Divisor d;
-  if (value <= 0) return d;
-  d.value = value;
+  if (value <= 0 || value >= below_2_31) return d;
   while ((uint64_t(1) << d.shift) < uint64_t(value)) ++d.shift;
-  d.long_magic = uint64_t(((__uint128_t(1) << 64) * ((__uint128_t(1) << d.shift) - __uint128_t(value))) / __uint128_t(value) + 1);
-  if (value >= below_2_31) return d;
   d.magic = uint32_t(((uint64_t(1) << 32) * ((uint64_t(1) << d.shift) - uint64_t(value))) / uint64_t(value) + 1);
   return d;
 }
@@ -137,7 +134,8 @@ Launch prepare(const Request& request, bool again) {
   };
   note(plan.inner);
   for (int i = 0; i < groups + runs; ++i) {
-    plan.axis[i] = converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, r.weight_stride, inputs);
+    plan.axis[i] =
+        converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, r.weight_stride, inputs);
     (i < groups ? plan.groups : plan.runs) *= plan.axis[i].size;
     if (i >= groups) note(plan.axis[i]);
   }
@@ -157,7 +155,8 @@ Launch prepare(const Request& request, bool again) {
     for (int k = 0; k <= inputs; ++k) plan.wide[k] = whole[k] && misplaced(data(k)) == plan.lead;
   }
   const int64_t units_of_run = columns ? ceil_div(plan.length, per_unit) : ceil_div(plan.length + plan.lead, per_unit);
-  launch.threads = int(std::clamp<int64_t>(next_power_of_two(plan.runs * units_of_run) * width, warp_size, most_threads));
+  launch.threads =
+      int(std::clamp<int64_t>(next_power_of_two(plan.runs * units_of_run) * width, warp_size, most_threads));
   const int64_t team = launch.threads / width;
   plan.units = columns ? ceil_div(units_of_run, team) : units_of_run;
   plan.units_divisor = divisor_of(plan.units);
@@ -165,9 +164,8 @@ Launch prepare(const Request& request, bool again) {
   const int64_t missing = columns ? (per_unit - 1) * team : per_unit - 1;
   plan.whole = plan.weight_varies ? 0 : std::max<int64_t>(0, plan.length - missing);
   for (int k = 0; k <= inputs; ++k) plan.gap[k] = plan.inner.stride[k] * (columns ? team : 1);
-  plan.narrow = units < below_2_31;
-  if (sets >= below_2_31 || batches >= below_2_31)
-    throw std::invalid_argument("the arrays have too many groups for one call; split it");
+  if (sets >= below_2_31 || batches >= below_2_31 || (plan.runs > 1 && units >= below_2_31))
+    throw std::invalid_argument("the arrays are too large for one call; split it, or make them contiguous");
   plan.batches = int(batches);
 
   const bool measured = r.state != nullptr, reduces = measured || r.gradient;
@@ -190,7 +188,9 @@ Launch prepare(const Request& request, bool again) {
     plan.step = columns ? 1 : team;
     segments = launch.grid = sets * plan.parts;
   }
-  if (segments >= below_2_31) throw std::invalid_argument("the arrays have too many groups for one call; split it");
+  // A block counts on from its last segment by the size of the grid.
+  if (segments * width >= below_2_31 / 2)
+    throw std::invalid_argument("the arrays have too many groups for one call; split it");
   plan.segments = int(segments);
 
   for (int k = 0; k < parameters; ++k) plan.number[k] = r.number[k], plan.number_in_float[k] = float(r.number[k]);

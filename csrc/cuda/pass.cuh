@@ -21,22 +21,29 @@ namespace geoact::cuda {
 
 // What the registers of a kernel must leave room for.
 template <class Pass, bool Measured>
-inline constexpr int blocks_per_multiprocessor = sizeof(typename Pass::V) == 8 ? 2 : Measured ? 3 : 4;
+inline constexpr int blocks_per_multiprocessor = sizeof(typename Pass::V) == 8 ? 2
+                                                 : Measured                    ? 3
+                                                                               : 4;
 
 template <class Pass, bool Columns, bool Measured>
-__global__ void __launch_bounds__(most_threads, blocks_per_multiprocessor<Pass, Measured>) pass(const __grid_constant__ Plan plan) {
+__global__ void __launch_bounds__(most_threads, blocks_per_multiprocessor<Pass, Measured>)
+    pass(const __grid_constant__ Plan plan) {
   using Work = cuda::Work<Pass, Columns, Measured>;
   using Slots = typename Work::Slots;
   constexpr bool reduces = Measured || Pass::reduces_weight;
   constexpr int ahead = Work::ahead;
   GEOACT_DYNAMIC_SHARED(Slots, shared);
   Work work(plan, Measured && plan.header[0] != 0);
-  for (unsigned index = blockIdx.x; index < unsigned(plan.segments); index += gridDim.x) {
-    const typename Work::Part part(plan, int(index));
+  int index = blockIdx.x;
+  while (index < plan.segments) {
+    const typename Work::Part part(plan, index);
     const auto activation = activation_at<Pass>(plan, part.outside ? 0 : part.weight);
     if constexpr (Work::shifted)
       if (work.on) work.choose_shift(part, activation, *shared);
-    if constexpr (reduces) work.clear(*shared);
+    if constexpr (reduces) {
+      if (threadIdx.x == 0) shared->index = index;
+      work.clear(*shared);
+    }
     typename Work::Unit unit[ahead + 1];
 #pragma unroll 1
     for (int i = -ahead; i < part.count; ++i) {
@@ -47,7 +54,9 @@ __global__ void __launch_bounds__(most_threads, blocks_per_multiprocessor<Pass, 
     }
     if constexpr (reduces) {
       shared->value[Slots::shape.values()][threadIdx.x] = work.weight;
-      finish<typename Pass::Statistics, typename Pass::Storage, Columns>(plan, int(index), *shared, work.known, work.on);
+      index = finish<typename Pass::Statistics, typename Pass::Storage, Columns>(plan, *shared, work.known, work.on);
+    } else {
+      index += int(gridDim.x);
     }
   }
   if constexpr (Measured)

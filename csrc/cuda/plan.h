@@ -8,8 +8,8 @@
 //   segment   some batches of a group, which one block measures before it makes a float64 record of them; in columns of
 //             32 groups that lie side by side
 //
-// In columns the innermost axis is one of groups: a thread stays in its column, runs go down the rows, and all warps of a
-// block, its team, walk down one run together. Otherwise the team is all threads, each with a unit of its own.
+// In columns the innermost axis is one of groups: a thread stays in its column, runs go down the rows, and all warps of
+// a block, its team, walk down one run together. Otherwise the team is all threads, each with a unit of its own.
 #pragma once
 
 #include <cstdint>
@@ -19,11 +19,8 @@ namespace geoact::cuda {
 inline constexpr int warp_size = 32, most_threads = 256, most_axes = 12, arrays = 3, parameters = 2;
 
 // Division by a number that is known before the kernel starts (Granlund and Montgomery 1994, "Division by invariant
-// integers using multiplication"): `magic` for dividends below 2^31, `long_magic` below 2^62.
-// (They are ceil(2^(32 + shift) / value) - 2^32, and the same with 64.)
+// integers using multiplication"), for dividends below 2^31: magic is ceil(2^(32 + shift) / value) - 2^32.
 struct Divisor {
-  int64_t value = 1;
-  uint64_t long_magic = 0;
   uint32_t magic = 0, shift = 0;
 };
 
@@ -38,26 +35,25 @@ struct Axis {
 struct Plan {
   const void* in[2];
   void* out;
-  bool in_place;          // the output overwrites an input: it may be written only when nothing is read again
-  bool narrow;            // every index of a run or unit is below 2^31
-  bool alike;             // all arrays step alike within a group
-  bool weight_varies;     // within a group
-  bool wide[arrays];      // whole units are one access of 16 bytes
+  bool in_place;       // the output overwrites an input: it may be written only when nothing is read again
+  bool alike;          // all arrays step alike within a group
+  bool weight_varies;  // within a group
+  bool wide[arrays];   // whole units are one access of 16 bytes
   int group_rank, run_rank;
-  Axis axis[most_axes];   // those of groups, then those of runs, outermost first
-  int64_t groups, runs, length;
-  Axis inner;             // one step along a run
-  int64_t gap[arrays];    // bytes between elements of a unit
-  Divisor units_divisor;  // units of a run; in columns, of the team's
+  Axis axis[most_axes];          // those of groups, then those of runs, outermost first
+  int64_t groups, runs, length;  // where there are several runs, all units are less than 2^31
+  Axis inner;                    // one step along a run
+  int64_t gap[arrays];           // bytes between elements of a unit
+  Divisor units_divisor;         // units of a run; in columns, of the team's
   int64_t units;
-  int64_t whole;          // a unit that begins at element 0 to whole - 1 of its run is complete
-  int lead;               // elements that the first unit lacks, so that units lie on 16 bytes
-  Axis column;            // one step to the side, in columns; else of size 1
-  int strips;             // of 32 columns; 1 where there are no columns
-  int batches;            // of a group
-  int parts, segments;    // of a group, of all
-  int together;           // batches of a part that follow each other; 0: they are `parts` apart
-  int64_t step;           // units from one of a thread to its next
+  int64_t whole;        // a unit that begins at element 0 to whole - 1 of its run is complete
+  int lead;             // elements that the first unit lacks, so that units lie on 16 bytes
+  Axis column;          // one step to the side, in columns; else of size 1
+  int strips;           // of 32 columns; 1 where there are no columns
+  int batches;          // of a group
+  int parts, segments;  // of a group, of all
+  int together;         // batches of a part that follow each other; 0: they are `parts` apart
+  int64_t step;         // units from one of a thread to its next
 
   // measuring
   int cells;        // fields that are kept

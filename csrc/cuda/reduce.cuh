@@ -31,10 +31,11 @@ inline constexpr Shape shape_of<ops::Gradient> = {4, 0, 2, 3};
 
 // Fails to compile where the numbers are not those of the struct: every member is one of them.
 template <class Lanes, class Statistics>
-constexpr bool shape_fits = sizeof(Lanes) == shape_of<Statistics>.values() * sizeof(float) +
-                                                 shape_of<Statistics>.counts * sizeof(int);
+constexpr bool shape_fits =
+    sizeof(Lanes) == shape_of<Statistics>.values() * sizeof(float) + shape_of<Statistics>.counts * sizeof(int);
 
-// --- lanes to and from places that lie `step` apart ----------------------------------------------------------------------
+// --- lanes to and from places that lie `step` apart
+// ----------------------------------------------------------------------
 
 template <class V>
 struct Store {  // the lanes of an empty tile, for instance
@@ -86,7 +87,8 @@ struct Load {
   __device__ void count(int& n) { n = int(take()); }
 };
 
-// --- one field over threads ----------------------------------------------------------------------------------------------
+// --- one field over threads
+// ----------------------------------------------------------------------------------------------
 
 enum class Kind : int { sum, lowest, highest };
 
@@ -98,7 +100,9 @@ __device__ __forceinline__ Kind kind_of(Shape shape, int field) {
   return field < shape.sums + shape.lowest ? Kind::lowest : Kind::highest;
 }
 __device__ __forceinline__ double over_warp(Kind kind, double v) {
-  for (int distance = warp_size / 2; distance > 0; distance /= 2) v = merge(kind, v, __shfl_xor_sync(everyone, v, distance));
+#pragma unroll 1
+  for (int distance = warp_size / 2; distance > 0; distance /= 2)
+    v = merge(kind, v, __shfl_xor_sync(everyone, v, distance));
   return v;
 }
 
@@ -107,9 +111,11 @@ __device__ __forceinline__ double over_warp(Kind kind, double v) {
 template <bool Columns, class Read>
 __device__ void totals(Shape shape, int fields, const Read& read, double* total) {
   const int lane = threadIdx.x % warp_size, warp = threadIdx.x / warp_size, warps = blockDim.x / warp_size;
+#pragma unroll 1
   for (int field = warp; field < fields; field += warps) {
     const Kind kind = kind_of(shape, field);
     double v = read(field, lane);
+#pragma unroll 1
     for (int w = 1; w < warps; ++w) v = merge(kind, v, read(field, w * warp_size + lane));
     if constexpr (!Columns) v = over_warp(kind, v);
     if (Columns || lane == 0) total[field * (Columns ? warp_size : 1) + (Columns ? lane : 0)] = v;
@@ -129,20 +135,23 @@ __device__ void over_block(const Kind (&kind)[N], double (&v)[N], double* room) 
   __syncthreads();
   for (int i = 0; i < N; ++i) {
     v[i] = room[i * warps * width + mine];
+#pragma unroll 1
     for (int w = 1; w < warps; ++w) v[i] = merge(kind[i], v[i], room[(i * warps + w) * width + mine]);
   }
   __syncthreads();  // before the room is used again
 }
 
-// --- records -------------------------------------------------------------------------------------------------------------
+// --- records
+// -------------------------------------------------------------------------------------------------------------
 
 // One field of record i: those of the call, then the running state.
 struct Records {
   const double *first, *state;  // the latter null where there is none yet
-  int64_t stride, step, state_stride, count;
-  __device__ int64_t all() const { return count + (state != nullptr); }
-  __device__ double operator()(int field, int64_t i) const {
-    return i < count ? __ldcg(first + field * stride + i * step) : __ldcg(state + field * state_stride);
+  int64_t stride, state_stride;
+  int step, count;
+  __device__ int all() const { return count + (state != nullptr); }
+  __device__ double operator()(int field, int i) const {
+    return i < count ? __ldcg(first + field * stride + int64_t(i) * step) : __ldcg(state + field * state_stride);
   }
 };
 
@@ -171,18 +180,19 @@ __device__ constexpr Rules<Statistics> rules_of() {
 }
 
 // All records to one, in shared memory: result[field * width + lane]. The means first, then every deviation from them:
-// n (mean_i - mean)^2 is what Chan's formula adds pair by pair. Empty records are passed over. A few fields at a time:
-// one exchange between warps serves them all.
+// n (mean_i - mean)^2 is what Chan's formula adds pair by pair. Empty records are passed over. Two fields at a time:
+// one exchange between warps serves both. Loops stay rolled: every kernel carries a copy of this.
 template <class Statistics, bool Columns>
 __device__ void fold_records(const Records& record, int cells, double* result, double* room) {
   static constexpr Rules<Statistics> table = rules_of<Statistics>();
-  constexpr int width = Columns ? warp_size : 1, together = 4;
+  constexpr int width = Columns ? warp_size : 1, together = 2;
   const int lane = Columns ? threadIdx.x % warp_size : 0;
   const int first = Columns ? threadIdx.x / warp_size : threadIdx.x;
   const int step = Columns ? blockDim.x / warp_size : blockDim.x;
-  const int64_t all = record.all();
+  const int all = record.all();
   double count[1] = {0};
-  for (int64_t i = first; i < all; i += step) count[0] += record(0, i);
+#pragma unroll 1
+  for (int i = first; i < all; i += step) count[0] += record(0, i);
   over_block<Columns>({Kind::sum}, count, room);
 
 #pragma unroll 1
@@ -190,7 +200,8 @@ __device__ void fold_records(const Records& record, int cells, double* result, d
     if (Merge(table.rule[k].merge) != Merge::mean) continue;
     const double mean = record(k, 0), base = mean - mean == 0 ? mean : 0;
     double part[1] = {0};
-    for (int64_t i = first; i < all; i += step) {
+#pragma unroll 1
+    for (int i = first; i < all; i += step) {
       const double share = record(0, i) / count[0];
       if (share > 0) part[0] += (record(k, i) - base) * share;
     }
@@ -209,7 +220,8 @@ __device__ void fold_records(const Records& record, int cells, double* result, d
       kind[j] = kind_of(Merge(rule.merge));
       part[j] = kind[j] == Kind::sum ? 0 : kind[j] == Kind::lowest ? __builtin_inf() : -__builtin_inf();
       if (k >= cells || Merge(rule.merge) == Merge::mean) continue;
-      for (int64_t i = first; i < all; i += step) {
+#pragma unroll 1
+      for (int i = first; i < all; i += step) {
         const double weight = record(0, i);
         if (!(weight > 0)) continue;
         double v = record(k, i);

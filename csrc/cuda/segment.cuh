@@ -7,43 +7,44 @@
 
 namespace geoact::cuda {
 
-__device__ __forceinline__ int64_t divide(const Plan& plan, int64_t a, const Divisor& by) {
-  if (plan.narrow) return int64_t((__umulhi(uint32_t(a), by.magic) + uint32_t(a)) >> by.shift);
-  return int64_t((__umul64hi(uint64_t(a), by.long_magic) + uint64_t(a)) >> by.shift);
+__device__ __forceinline__ uint32_t divide(uint32_t a, const Divisor& by) {
+  return (__umulhi(a, by.magic) + a) >> by.shift;
 }
 
 // Calls add(axis, steps) for every axis, the last of which steps fastest with `index`.
 template <class F>
-__device__ __forceinline__ void over_axes(const Plan& plan, int first, int rank, int64_t index, const F& add) {
+__device__ __forceinline__ void over_axes(const Plan& plan, int first, int rank, uint32_t index, const F& add) {
+  if (rank == 0) return;
 #pragma unroll 1
   for (int i = first + rank - 1; i > first; --i) {
     const Axis& axis = plan.axis[i];
-    const int64_t above = divide(plan, index, axis.divisor);
-    add(axis, index - above * axis.size);
+    const uint32_t above = divide(index, axis.divisor);
+    add(axis, index - above * uint32_t(axis.size));
     index = above;
   }
-  if (rank > 0) add(plan.axis[first], index);
+  add(plan.axis[first], index);
 }
 
 // The number of a group in the statistics, or of the weight's gradient.
 template <bool Columns>
-__device__ int64_t group_of(const Plan& plan, int64_t outer, int64_t column) {
+__device__ int64_t group_of(const Plan& plan, uint32_t outer, int64_t column) {
   int64_t group = Columns ? column * plan.column.group : 0;
-  over_axes(plan, 0, plan.group_rank, outer, [&](const Axis& axis, int64_t steps) { group += steps * axis.group; });
+  over_axes(plan, 0, plan.group_rank, outer, [&](const Axis& axis, uint32_t steps) { group += steps * axis.group; });
   return group;
 }
 
 // A unit's place in its group: which run, and which element of it is the unit's element 0, which may not exist.
 struct Spot {
-  int64_t run, first;
+  uint32_t run;
+  int64_t first;
 };
 
 // The part of a group that this thread works on: units 0 to count - 1.
 template <int N, int Arrays, bool Columns>
 struct Segment {
   const Plan& plan;
-  int64_t base[Arrays];  // bytes from the start of each array to the group, in columns to the thread's column
-  int64_t weight = 0;    // of the group
+  char* base[Arrays];  // the group in each array, in columns the thread's column of it
+  int64_t weight = 0;  // of the group
   int64_t start;
   int count;
   bool outside = false;  // this thread's column does not exist
@@ -54,7 +55,8 @@ struct Segment {
   __device__ __forceinline__ Segment(const Plan& plan, int index) : plan(plan) {
     int set = index / plan.parts;
     const int part = index - set * plan.parts;
-    for (int k = 0; k < Arrays; ++k) base[k] = 0;
+    for (int k = 0; k + 1 < Arrays; ++k) base[k] = const_cast<char*>(static_cast<const char*>(plan.in[k]));
+    base[Arrays - 1] = static_cast<char*>(plan.out);
     const auto add = [&](const Axis& axis, int64_t steps) {
 #pragma unroll
       for (int k = 0; k < Arrays; ++k) base[k] += steps * axis.stride[k];
@@ -75,27 +77,28 @@ struct Segment {
   }
 
   __device__ __forceinline__ Spot spot(int unit) const {
-    const int64_t index = start + unit * plan.step;
-    int64_t run = 0, in_run = index;
+    int64_t in_run = start + unit * plan.step;
+    uint32_t run = 0;
     if (plan.runs > 1) {
-      run = divide(plan, index, plan.units_divisor);
-      in_run = index - run * plan.units;
+      run = divide(uint32_t(in_run), plan.units_divisor);
+      in_run = uint32_t(in_run) - run * uint32_t(plan.units);
     }
     return {run, Columns ? in_run * (N * team()) + member() : in_run * N - plan.lead};
   }
   __device__ __forceinline__ bool whole(const Spot& s) const {
-    return uint64_t(s.first) < uint64_t(plan.whole) && s.run < plan.runs && !outside;
+    return uint64_t(s.first) < uint64_t(plan.whole) && s.run < uint32_t(plan.runs) && !outside;
   }
   // Whether element i of a unit exists.
   __device__ __forceinline__ bool has(const Spot& s, int i) const {
-    return uint64_t(s.first + i * (Columns ? team() : 1)) < uint64_t(plan.length) && s.run < plan.runs && !outside;
+    return uint64_t(s.first + i * (Columns ? team() : 1)) < uint64_t(plan.length) && s.run < uint32_t(plan.runs) &&
+           !outside;
   }
   // Bytes from the group to the unit's element 0.
   __device__ __forceinline__ int64_t offset(int k, const Spot& s) const {
     int64_t at = s.first * plan.inner.stride[k];
     if (plan.runs > 1)
       over_axes(plan, plan.group_rank, plan.run_rank, s.run,
-                [&](const Axis& axis, int64_t steps) { at += steps * axis.stride[k]; });
+                [&](const Axis& axis, uint32_t steps) { at += steps * axis.stride[k]; });
     return at;
   }
   // The weight of element i.
@@ -103,7 +106,7 @@ struct Segment {
     if (!plan.weight_varies) return weight;
     int64_t at = weight + (s.first + i * (Columns ? team() : 1)) * plan.inner.weight;
     over_axes(plan, plan.group_rank, plan.run_rank, s.run,
-              [&](const Axis& axis, int64_t steps) { at += steps * axis.weight; });
+              [&](const Axis& axis, uint32_t steps) { at += steps * axis.weight; });
     return at;
   }
 };

@@ -16,10 +16,19 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-// N elements that are read or written by one instruction.
+// N elements that are read or written by one instruction; written two by two, so that small ones share a register.
 template <class S, int N>
 struct alignas(sizeof(S) * N) Pack {
   S v[N];
+  __device__ __forceinline__ S operator[](int i) const { return v[i]; }
+  __device__ __forceinline__ void put(int i, S a, S b) { v[i] = a, v[i + 1] = b; }
+};
+template <class S, int N>
+  requires(sizeof(S) == 2)
+struct alignas(sizeof(S) * N) Pack<S, N> {
+  uint32_t pair[N / 2];
+  __device__ __forceinline__ S operator[](int i) const { return {uint16_t(pair[i / 2] >> i % 2 * 16)}; }
+  __device__ __forceinline__ void put(int i, S a, S b) { pair[i / 2] = a.bits | uint32_t(b.bits) << 16; }
 };
 
 __device__ __forceinline__ float widen(float v) { return v; }
@@ -32,7 +41,9 @@ __device__ __forceinline__ void narrow(double v, double& to) { to = v; }
 
 __device__ __forceinline__ float widen(float16 v) { return __half2float(__ushort_as_half(v.bits)); }
 __device__ __forceinline__ void narrow(float v, float16& to) { to.bits = __half_as_ushort(__float2half_rn(v)); }
-__device__ __forceinline__ void narrow(float v, bfloat16& to) { to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(v)); }
+__device__ __forceinline__ void narrow(float v, bfloat16& to) {
+  to.bits = __bfloat16_as_ushort(__float2bfloat16_rn(v));
+}
 
 __device__ __forceinline__ void narrow(float a, float b, float16& to_a, float16& to_b) {
   const __half2 both = __floats2half2_rn(a, b);

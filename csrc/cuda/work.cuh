@@ -31,7 +31,8 @@ struct Always {
   __device__ bool test(bool m) const { return m; }
 };
 
-// --- what is computed of one element -------------------------------------------------------------------------------------
+// --- what is computed of one element
+// -------------------------------------------------------------------------------------
 
 template <class V>
 struct Element {
@@ -78,17 +79,22 @@ struct Backward {
   }
 };
 
-// --- numbers of the call -------------------------------------------------------------------------------------------------
+// --- numbers of the call
+// -------------------------------------------------------------------------------------------------
 
 template <class V>
 __device__ __forceinline__ V parameter(const Plan& plan, int k) {
-  if constexpr (sizeof(V) == sizeof(float)) return plan.number_in_float[k];
-  else return plan.number[k];
+  if constexpr (sizeof(V) == sizeof(float))
+    return plan.number_in_float[k];
+  else
+    return plan.number[k];
 }
 template <class V>
 __device__ __forceinline__ V saturation(const Plan& plan) {
-  if constexpr (sizeof(V) == sizeof(float)) return plan.saturation_in_float;
-  else return plan.saturation;
+  if constexpr (sizeof(V) == sizeof(float))
+    return plan.saturation_in_float;
+  else
+    return plan.saturation;
 }
 
 template <class Pass>
@@ -124,7 +130,8 @@ struct AllButSums {
   __device__ void count(const int& n) { f.count(n); }
 };
 
-// --- one thread in one segment -------------------------------------------------------------------------------------------
+// --- one thread in one segment
+// -------------------------------------------------------------------------------------------
 
 template <class Pass, bool Columns, bool Measured>
 struct Work {
@@ -133,21 +140,24 @@ struct Work {
   using Activation = typename Pass::Activation;
   using Statistics = typename Pass::Statistics;
   static constexpr int inputs = Pass::inputs, N = unit_size(Columns, sizeof(S), inputs);
-  // Units that are being read while another is computed: two accesses.
-  static constexpr int ahead = Columns || Measured || inputs == 2 ? 1 : 2;
+  // Units that are being read while another is computed, as registers allow. Backward reads two arrays at once anyway,
+  // columns several rows.
+  static constexpr int ahead = (Columns || inputs == 2 ? 0 : 1) + !Measured;
   static constexpr int units_per_fold = 64 / N;
   using Part = Segment<N, inputs + 1, Columns>;
   using Lanes = typename Statistics::template Lanes<V, Level::moments>;
   using Exact = typename Statistics::template Lanes<double, Level::moments>;
   using Slots = Shared<Statistics, V, Columns>;
-  static constexpr Shortcuts known{Activation::nonnegative, Activation::positive && !is_half<S>,
-                                   Activation::increasing, Activation::rectifier};
+  static constexpr Shortcuts known{Activation::nonnegative, Activation::positive && !is_half<S>, Activation::increasing,
+                                   Activation::rectifier};
   static constexpr bool shifted = Measured && inputs == 1;
 
   struct Unit {
     int64_t offset;  // of the first array
-    bool whole;
     Pack<S, N> in[inputs];
+    // A unit that is not whole is read elsewhere; no offset is so low.
+    static constexpr int64_t apart = int64_t(1) << 63;
+    __device__ __forceinline__ bool whole() const { return int(offset >> 32) != int(apart >> 32); }
   };
 
   const Plan& plan;
@@ -159,37 +169,33 @@ struct Work {
 
   __device__ __forceinline__ Work(const Plan& plan, bool on) : plan(plan), on(on) {}
 
-  __device__ __forceinline__ const char* input(const Part& part, int k) const {
-    return static_cast<const char*>(plan.in[k]) + part.base[k];
-  }
-  __device__ __forceinline__ char* output(const Part& part) const {
-    return static_cast<char*>(plan.out) + part.base[inputs];
-  }
-
   // Asks memory for unit i; an incomplete one is left to `edge`.
   __device__ __forceinline__ void read(const Part& part, int i, Unit& u) const {
     const Spot spot = part.spot(i);
-    u.whole = part.whole(spot);
+    u.offset = Unit::apart;
+    if (!part.whole(spot)) return;
     u.offset = part.offset(0, spot);
-    if (!u.whole) return;
 #pragma unroll
     for (int k = 0; k < inputs; ++k) {
-      const char* const from = input(part, k) + (k == 0 || plan.alike ? u.offset : part.offset(k, spot));
+      const char* const from = part.base[k] + (k == 0 || plan.alike ? u.offset : part.offset(k, spot));
       if (!Columns && plan.wide[k]) {
         u.in[k] = *reinterpret_cast<const Pack<S, N>*>(from);
       } else {
 #pragma unroll
-        for (int e = 0; e < N; ++e) u.in[k].v[e] = *reinterpret_cast<const S*>(from + e * plan.gap[k]);
+        for (int e = 0; e < N; e += 2) {
+          const char* const here = from + e * plan.gap[k];
+          u.in[k].put(e, *reinterpret_cast<const S*>(here), *reinterpret_cast<const S*>(here + plan.gap[k]));
+        }
       }
     }
   }
   __device__ __forceinline__ void write(const Part& part, int i, const Unit& u, const Pack<S, N>& out) const {
-    char* const to = output(part) + (plan.alike ? u.offset : part.offset(inputs, part.spot(i)));
+    char* const to = part.base[inputs] + (plan.alike ? u.offset : part.offset(inputs, part.spot(i)));
     if (!Columns && plan.wide[inputs]) {
       *reinterpret_cast<Pack<S, N>*>(to) = out;
     } else {
 #pragma unroll
-      for (int e = 0; e < N; ++e) *reinterpret_cast<S*>(to + e * plan.gap[inputs]) = out.v[e];
+      for (int e = 0; e < N; ++e) *reinterpret_cast<S*>(to + e * plan.gap[inputs]) = out[e];
     }
   }
 
@@ -214,31 +220,34 @@ struct Work {
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
 #pragma unroll
-        for (int k = 0; k < inputs; ++k) in[h][k] = widen(u.in[k].v[e + h]);
+        for (int k = 0; k < inputs; ++k) in[h][k] = widen(u.in[k][e + h]);
         element[h] = Pass::evaluate(a, in[h]);
         if constexpr (Pass::reduces_weight) weight += element[h].weight;
       }
-      narrow(element[0].out, element[1].out, out.v[e], out.v[e + 1]);
+      S narrowed[2];
+      narrow(element[0].out, element[1].out, narrowed[0], narrowed[1]);
+      out.put(e, narrowed[0], narrowed[1]);
       if constexpr (Measured) {
 #pragma unroll
-        for (int h = 0; h < 2; ++h) measure(a, in[h], widen(out.v[e + h]), element[h]);
+        for (int h = 0; h < 2; ++h) measure(a, in[h], widen(narrowed[h]), element[h]);
       }
     }
     if constexpr (Measured) seen += N;
   }
 
-  // The elements of a unit that exist, one by one: f(activation, inputs, where the output goes).
+  // The elements of a unit that exist, one by one: f(activation, inputs, where the output goes). Seldom used, so
+  // nothing for it may be kept in registers meanwhile.
   template <class F>
   __device__ __forceinline__ void each(const Part& part, const Activation& same, int i, int step, const F& f) const {
-    const Spot spot = part.spot(i);
 #pragma unroll 1
     for (int e = 0; e < N; e += step) {
+      const Spot spot = part.spot(computed_here(i));
       if (!part.has(spot, e)) continue;
+      const auto at = [&](int k) { return part.base[k] + (part.offset(k, spot) + e * plan.gap[k]); };
       V in[2] = {};
 #pragma unroll
-      for (int k = 0; k < inputs; ++k)
-        in[k] = widen(*reinterpret_cast<const S*>(input(part, k) + part.offset(k, spot) + e * plan.gap[k]));
-      S* const to = reinterpret_cast<S*>(output(part) + part.offset(inputs, spot) + e * plan.gap[inputs]);
+      for (int k = 0; k < inputs; ++k) in[k] = widen(*reinterpret_cast<const S*>(at(k)));
+      S* const to = reinterpret_cast<S*>(at(inputs));
       if constexpr (Activation::trainable)
         f(plan.weight_varies ? activation_at<Pass>(plan, part.weight_of(spot, e)) : same, in, to);
       else
@@ -265,7 +274,7 @@ struct Work {
     // What may be measured again must not be overwritten before.
     const bool late = Measured && on && plan.in_place;
     Pack<S, N> out;
-    if (u.whole) {
+    if (u.whole()) {
       compute(a, u, out);
       if (!late) write(part, i, u, out);
     } else if (!late) {
@@ -273,10 +282,10 @@ struct Work {
     }
     if constexpr (Measured) {
       if (!on || !(late || i + 1 == part.count || (i + 1) % units_per_fold == 0)) return;
-      const bool edge_to_write = late && !u.whole;
+      const bool edge_to_write = late && !u.whole();
       const int from = late ? i : i - i % units_per_fold;
-      if (edge_to_write || lanes.template doubtful<known>(V(seen), V(deviation_floor<V>), V(sum_bound<V>),
-                                                          V(smallest_normal<S>))) {
+      if (edge_to_write ||
+          lanes.template doubtful<known>(V(seen), V(deviation_floor<V>), V(sum_bound<V>), V(smallest_normal<S>))) {
         measure_again(part, a, from, i, late, edge_to_write, *shared);
       } else {
         const int t = threadIdx.x;
@@ -333,8 +342,8 @@ struct Work {
     }
   }
 
-  // The mean of some elements of the block's first batch; in columns of each column's. An outlier among them moves it by
-  // a small part of what it adds to the spread.
+  // The mean of some elements of the block's first batch; in columns of each column's. An outlier among them moves it
+  // by a small part of what it adds to the spread.
   __device__ __forceinline__ void choose_shift(const Part& part, const Activation& same, Slots& shared) {
     double x = 0, y = 0;
     int all = 0;

@@ -3,7 +3,6 @@
 import importlib.util
 import re
 
-import geoact
 import pytest
 from geoact import backends
 

@@ -236,7 +236,7 @@ def test_parameter_gradients(cupy, case, dtype):
             assert_same_bits(host(mine), dx)
             assert type(ours) is cupy.ndarray
             assert (ours.shape, ours.dtype) == (weight.shape, dtype)
-            size = np.abs(expected.astype(float)) + 1e-3
+            size = np.abs(expected.astype(float)) + 1  # the terms that are summed are about 1, and may cancel
             assert np.all(np.abs(host(ours).astype(float) - expected.astype(float)) <= tolerance * size)
 
 

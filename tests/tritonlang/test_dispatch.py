@@ -1,6 +1,7 @@
 """geoact's own functions served by Triton: records shared with the core's, modules, autograd, the choice of kernels."""
 
 import ctypes
+import json
 
 import geoact
 import numpy as np
@@ -120,9 +121,8 @@ def test_what_is_asked_for_is_what_runs(monkeypatch, served_by_triton):
 
 def test_measured_preferences_decide_where_both_can_run(monkeypatch, tmp_path, served_by_triton):
     table = tmp_path / "result.json"
-    table.write_text(
-        '{"environment": {"gpu": {"name": "a GPU"}}, "preferences": {"relu": {"float32": {"1024": "cuda", "1048576": "triton"}}}}'
-    )
+    preferences = {"relu": {"float32": {"1024": "cuda", "1048576": "triton"}}}
+    table.write_text(json.dumps({"environment": {"gpu": {"name": "a GPU"}}, "preferences": preferences}))
     monkeypatch.setattr(backends, "load_cuda", lambda: "")
     monkeypatch.setenv("GEOACT_GPU_PREFERENCES", str(table))
     backends._preferences.cache_clear()

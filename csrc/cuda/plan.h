@@ -53,7 +53,7 @@ struct Plan {
   int batches;          // of a group
   int parts, segments;  // of a group, of all
   int together;         // batches of a part that follow each other; 0: they are `parts` apart
-  int64_t step;         // units from one of a thread to its next
+  uint32_t step;        // units from one of a thread to its next
 
   // measuring
   int cells;        // fields that are kept

@@ -288,7 +288,7 @@ struct Work {
           lanes.template doubtful<known>(V(seen), V(deviation_floor<V>), V(sum_bound<V>), V(smallest_normal<S>))) {
         measure_again(part, a, from, i, late, edge_to_write, *shared);
       } else {
-        const int t = threadIdx.x;
+        const int t = computed_here(int(threadIdx.x));
         Lanes::visit(AddTo<V>{&shared->value[0][t], &shared->counter[0][t], most_threads}, lanes);
         shared->counter[Slots::shape.counts][t] += seen;
         if (late) write(part, i, u, out);
@@ -352,7 +352,7 @@ struct Work {
       y += double(stored<S>(a.value(in[0])));
       ++all;
     });
-    double* const mine = shared.room() + threadIdx.x;
+    double* const mine = shared.room() + computed_here(int(threadIdx.x));
     mine[0] = x, mine[most_threads] = y, mine[2 * most_threads] = all;
     means(shared);
     const int lane = Columns ? threadIdx.x % warp_size : 0;
@@ -361,7 +361,7 @@ struct Work {
   }
 
   __device__ __forceinline__ void clear(Slots& shared) {
-    const int t = threadIdx.x;
+    const int t = computed_here(int(threadIdx.x));
     lanes.clear();
     seen = 0;
     weight = V(0);

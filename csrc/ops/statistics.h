@@ -25,7 +25,15 @@ struct counter_type<V> {
 };
 template <class V>
 using counter_of = typename counter_type<V>::type;
-GEOACT_HD int32_t tally(int32_t count, bool yes) { return count + yes; }
+GEOACT_HD int32_t tally(int32_t count, bool yes) {
+#if defined(__CUDA_ARCH__)
+  // One predicated addition; the compiler would add, and then choose.
+  asm("{ .reg .pred p; setp.ne.s32 p, %1, 0; @p add.s32 %0, %0, 1; }" : "+r"(count) : "r"(int(yes)));
+  return count;
+#else
+  return count + yes;
+#endif
+}
 
 // How two cells of the same field merge.
 enum class Merge { sum, minimum, maximum, mean, squared_deviation, co_deviation };

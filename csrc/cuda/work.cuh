@@ -153,7 +153,7 @@ struct Work {
   static constexpr bool shifted = Measured && inputs == 1;
 
   struct Unit {
-    int64_t offset;  // of the first array
+    int64_t offset = apart;  // of the first array
     Pack<S, N> in[inputs];
     // A unit that is not whole is read elsewhere; no offset is so low.
     static constexpr int64_t apart = int64_t(1) << 63;

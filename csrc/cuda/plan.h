@@ -81,7 +81,10 @@ struct Plan {
   int64_t record_stride;
 };
 
-// Elements of a unit: 16 bytes, or as many rows as keep memory busy.
-constexpr int unit_size(bool columns, int item_size, int inputs) { return columns ? 8 / inputs : 16 / item_size; }
+// Elements of a unit: 16 bytes, in columns at most 8 of all inputs together.
+constexpr int unit_size(bool columns, int item_size, int inputs) {
+  const int wide = 16 / item_size, most = 8 / inputs;
+  return columns && wide > most ? most : wide;
+}
 
 }  // namespace geoact::cuda

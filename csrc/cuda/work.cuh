@@ -140,9 +140,9 @@ struct Work {
   using Activation = typename Pass::Activation;
   using Statistics = typename Pass::Statistics;
   static constexpr int inputs = Pass::inputs, N = unit_size(Columns, sizeof(S), inputs);
-  // Units that are being read while another is computed, as registers allow. Backward reads two arrays at once anyway,
-  // columns several rows.
-  static constexpr int ahead = (Columns || inputs == 2 ? 0 : 1) + !Measured;
+  // Units that are being read while another is computed. Where much is computed, registers are better spent on that:
+  // other warps compute while one reads. Backward reads two arrays at once anyway, columns several rows.
+  static constexpr int ahead = (!Columns && inputs == 1 && (!Measured || Activation::brief)) + !Measured;
   static constexpr int units_per_fold = 64 / N;
   using Part = Segment<N, inputs + 1, Columns>;
   using Lanes = typename Statistics::template Lanes<V, Level::moments>;

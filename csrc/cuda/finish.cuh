@@ -51,9 +51,9 @@ __device__ __forceinline__ void means(Shared<Statistics, V, Columns>& shared) {
   totals<Columns>(
       Shape{3}, 3, [&](int field, int thread) { return room[field * most_threads + thread]; }, shared.total);
   __syncthreads();
-  if (t < 2 * width) {
-    const V mean = V(shared.total[t] / shared.total[2 * width + t % width]);
-    shared.shift[t / width][t % width] = mean - mean == V(0) ? mean : V(0);
+  for (int i = threadIdx.x; i < 2 * width; i += blockDim.x) {  // there may be one warp
+    const V mean = V(shared.total[i] / shared.total[2 * width + i % width]);
+    shared.shift[i / width][i % width] = mean - mean == V(0) ? mean : V(0);
   }
   __syncthreads();
 }

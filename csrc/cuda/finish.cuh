@@ -138,7 +138,7 @@ __device__ __forceinline__ void fold_into_state(const Plan& plan, int set, doubl
   const bool valid = !Columns || column < plan.column.size;
   double* const state = plan.state + group_of<Columns>(plan, outer, valid ? column : 0);
   const Records all{plan.records + int64_t(set) * plan.parts * width + lane,
-                    plan.append ? nullptr : state,
+                    plan.append || !valid ? nullptr : state,
                     plan.record_stride,
                     plan.state_groups,
                     width,

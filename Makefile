@@ -26,7 +26,7 @@ BUILD_TOOLS := scikit-build-core pybind11 numpy cmake ninja
 .PHONY: demo test lint bench simulate triton kernels gpu clean
 .DELETE_ON_ERROR:
 
-SOURCES := CMakeLists.txt pyproject.toml $(shell find csrc python -type f -not -name '*.pyc')
+SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc kernels python -type f -not -name '*.pyc')
 
 # One stamp per environment: rebuilt when a source is newer, so that no command ever runs an old build.
 $(VENV)/base: constraints.txt
@@ -61,7 +61,7 @@ lint: $(VENV)/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'tests/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
+	git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cuh' 'csrc/*.cu' 'tests/*.cpp' | xargs $(BIN)/clang-format --dry-run --Werror
 	$(BIN)/python docs/generate.py --check
 
 $(BENCH_VENV)/ready: constraints.txt $(SOURCES)

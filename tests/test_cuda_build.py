@@ -1,4 +1,4 @@
-"""What an installation says of its CUDA kernels where there is no GPU: nothing is imported badly, and the reason is told."""
+"""What an installation says of its CUDA kernels where there is no GPU: it imports, and the reason is told."""
 
 import importlib.util
 import re

@@ -78,18 +78,21 @@ void Accumulator::settle(DType dtype) {
   dtype_ = dtype;
 }
 
-// --- on devices ----------------------------------------------------------------------------------------------------------
+// --- on devices
+// ----------------------------------------------------------------------------------------------------------
 
 std::shared_ptr<DeviceRecords> Accumulator::records_on(const Tensor& x, const Grouping& grouping, bool cleared) const {
   const bool rows = per_ == Per::row;
   for (const auto& records : records_)
     if (records->holds(x, grouping.groups)) return records;
-  auto records = std::make_shared<DeviceRecords>(x, cells_per_group(), grouping.groups, rows && !cleared ? std::vector<double>() : empty(grouping.groups), rows);
+  auto records = std::make_shared<DeviceRecords>(
+      x, cells_per_group(), grouping.groups, rows && !cleared ? std::vector<double>() : empty(grouping.groups), rows);
   if (!enabled_) records->enable(false);
   return records;
 }
 
-void Accumulator::measured_on(const Tensor& x, const Grouping& grouping, const std::shared_ptr<DeviceRecords>& records) {
+void Accumulator::measured_on(const Tensor& x, const Grouping& grouping,
+                              const std::shared_ptr<DeviceRecords>& records) {
   if (std::find(records_.begin(), records_.end(), records) == records_.end()) records_.push_back(records);
   if (per_ == Per::channel && groups_ == 0) {
     groups_ = grouping.groups;
@@ -126,7 +129,8 @@ Accumulator Accumulator::gathered() const {
     if (records->rows())
       whole.append(cells.data(), records->groups());
     else
-      active_isa().kernels[int(DType::float64)]->combine(direction_, level_, whole.cells_.data(), cells.data(), groups_);
+      active_isa().kernels[int(DType::float64)]->combine(direction_, level_, whole.cells_.data(), cells.data(),
+                                                         groups_);
   }
   return whole;
 }
@@ -225,7 +229,8 @@ void register_accumulator(py::module_& m) {
       .def("cells", &Accumulator::cells, "Records as (fields, groups) float64: a copy.")
       .def("set_cells", &Accumulator::set_cells, py::arg("cells"), py::arg("dtype"), py::arg("calls") = 0)
       .def_property_readonly("calls", &Accumulator::calls, "Calls measured.")
-      .def_property_readonly("version", [](Accumulator& self) { return self.version(); }, "Changes whenever the record does.")
+      .def_property_readonly(
+          "version", [](Accumulator& self) { return self.version(); }, "Changes whenever the record does.")
       .def(
           "records_on",
           [](const Accumulator& self, py::handle x) {
@@ -241,10 +246,11 @@ void register_accumulator(py::module_& m) {
             self.measured_on(tensor, self.grouping(tensor, "stats"), records);
           },
           py::arg("x"), py::arg("records"))
-      .def_property_readonly("per", [](const Accumulator& self) {
-            constexpr const char* names[] = {"tensor", "channel", "row"};
-            return names[int(self.per())];
-          })
+      .def_property_readonly("per",
+                             [](const Accumulator& self) {
+                               constexpr const char* names[] = {"tensor", "channel", "row"};
+                               return names[int(self.per())];
+                             })
       .def_property_readonly("level", [](const Accumulator& self) { return self.level() == 1 ? "counts" : "moments"; })
       .def_property_readonly("channel_axis", &Accumulator::channel_axis)
       .def_property_readonly("saturation", &Accumulator::saturation)

@@ -22,12 +22,15 @@ PYBIND11_MODULE(_cuda, m) {
   m.attr("_backend") = py::capsule(&backend(), backend_capsule);
   m.def("why_unavailable", &why_unavailable, "Why nothing can run here, or '' if it can.");
   m.def("architectures", [] { return std::string(GEOACT_CUDA_ARCHITECTURES); }, "What the kernels were compiled for.");
-  m.def("devices", [] {
-    py::list rows;
-    for (int i = 0; i < device_count(); ++i) {
-      const Device& d = device(i);
-      rows.append(py::make_tuple(d.name, d.major, d.minor, d.multiprocessors));
-    }
-    return rows;
-  }, "Name, compute capability and multiprocessors of each.");
+  m.def(
+      "devices",
+      [] {
+        py::list rows;
+        for (int i = 0; i < device_count(); ++i) {
+          const Device& d = device(i);
+          rows.append(py::make_tuple(d.name, d.major, d.minor, d.multiprocessors));
+        }
+        return rows;
+      },
+      "Name, compute capability and multiprocessors of each.");
 }

@@ -71,7 +71,8 @@ class PythonMemory final : public cuda::Backend {
     memory_.attr("fill")(reinterpret_cast<uintptr_t>(to), byte, bytes, id);
   }
   void upload(void* to, const void* from, int64_t bytes, int id, void*) const override {
-    memory_.attr("upload")(reinterpret_cast<uintptr_t>(to), py::bytes(static_cast<const char*>(from), size_t(bytes)), id);
+    memory_.attr("upload")(reinterpret_cast<uintptr_t>(to), py::bytes(static_cast<const char*>(from), size_t(bytes)),
+                           id);
   }
   void download(void* to, const void* from, int64_t bytes, int id) const override {
     const py::bytes data = memory_.attr("download")(reinterpret_cast<uintptr_t>(from), bytes, id);
@@ -111,14 +112,16 @@ Memory allocate(const Tensor& like, int64_t bytes) {
   return {std::move(array), data};
 }
 
-// --- records -------------------------------------------------------------------------------------------------------------
+// --- records
+// -------------------------------------------------------------------------------------------------------------
 
 DeviceRecords::DeviceRecords(const Tensor& like, int cells, int64_t groups, const std::vector<double>& empty, bool rows)
     : backend_(like.backend), device_(like.device), groups_(groups), rows_(rows) {
   follow(like);
   if (backend_->capturing(device_.id, stream_))
     throw py::value_error(
-        rows ? "stats was made with per='row', which appends at every call, and a graph that is captured can only repeat "
+        rows ? "stats was made with per='row', which appends at every call, and a graph that is captured can only "
+               "repeat "
                "itself; use per='tensor' or per='channel' there"
              : "stats meets its first data on this device while a graph is captured, and would start anew at every "
                "replay; call once before the capture, as for warming up");
@@ -193,7 +196,8 @@ Memory aside(Call& call, const Tensor& x) {
 
 }  // namespace
 
-// --- calls ---------------------------------------------------------------------------------------------------------------
+// --- calls
+// ---------------------------------------------------------------------------------------------------------------
 
 void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* gradient) {
   const py::gil_scoped_acquire lock;  // memory comes from Python
@@ -228,7 +232,8 @@ void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Ac
   try {
     cuda::Launch launch = backend.prepare(request, false);
     if (launch.again) {
-      // First, while what it reads is whole; dx is written by both, so where it overwrites an input this one has its own.
+      // First, while what it reads is whole; dx is written by both, so where it overwrites an input this one has its
+      // own.
       Memory dx;
       if (call.in_place) dx = aside(request.call, x);
       cuda::Launch again = backend.prepare(request, true);
@@ -247,10 +252,13 @@ void register_device(py::module_& m) {
       [](py::object backend, const std::vector<int>& types) {
         register_types(backend.is_none() ? nullptr : py::capsule(backend).get_pointer<const cuda::Backend>(), types);
       },
-      py::arg("backend").none(true), py::arg("types"), "Let a backend compute on these DLPack device types; None: none.");
+      py::arg("backend").none(true), py::arg("types"),
+      "Let a backend compute on these DLPack device types; None: none.");
   m.def(
       "register_memory",
-      [](py::object memory, const std::vector<int>& types) { register_types(new PythonMemory(std::move(memory)), types); },
+      [](py::object memory, const std::vector<int>& types) {
+        register_types(new PythonMemory(std::move(memory)), types);
+      },
       py::arg("memory"), py::arg("types"), "Keep records on these DLPack device types through a Python object.");
   py::class_<DeviceRecords, std::shared_ptr<DeviceRecords>>(m, "DeviceRecords", "Records that lie on a device.")
       .def_property_readonly("owner", &DeviceRecords::owner, "The array of bytes that holds header and records.");

@@ -201,8 +201,14 @@ void register_foreign(py::module_& m) {
              if (shape.size() != stride.size()) throw py::value_error("shape and stride must have the same length");
              for (DType known : {DType::float16, DType::bfloat16, DType::float32, DType::float64})
                if (dtype == dtype_name(known))
-                 return Borrowed{std::move(owner), address, std::move(shape), std::move(stride), known,
-                                 Device{device.first, device.second}, stream, std::move(allocate)};
+                 return Borrowed{std::move(owner),
+                                 address,
+                                 std::move(shape),
+                                 std::move(stride),
+                                 known,
+                                 Device{device.first, device.second},
+                                 stream,
+                                 std::move(allocate)};
              throw py::type_error("x has dtype " + dtype + " (accepted: float16, bfloat16, float32, float64)");
            }),
            py::arg("owner"), py::arg("address"), py::arg("shape"), py::arg("stride"), py::arg("dtype"),

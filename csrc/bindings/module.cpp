@@ -62,8 +62,8 @@ Gradient new_gradient(const Tensor& dy, const Parameters& held, py::handle given
 }
 
 py::object backward(int activation, py::handle dy_object, py::handle saved_object, const std::string& saved_name,
-                    py::tuple values, py::tuple names, py::handle out_object, Accumulator* stats,
-                    int64_t channel_axis, py::handle gradient_object) {
+                    py::tuple values, py::tuple names, py::handle out_object, Accumulator* stats, int64_t channel_axis,
+                    py::handle gradient_object) {
   Tensor dy = view(dy_object, "dy");
   const Tensor saved = view(saved_object, saved_name.c_str());
   if (!saved.backend) dy.backend = nullptr;
@@ -121,7 +121,8 @@ PYBIND11_MODULE(_core, m) {
   m.def("forward", &forward, py::arg("activation"), py::arg("x"), py::arg("values"), py::arg("names"), py::arg("out"),
         py::arg("stats").none(true), py::arg("channel_axis"));
   m.def("backward", &backward, py::arg("activation"), py::arg("dy"), py::arg("saved"), py::arg("saved_name"),
-        py::arg("values"), py::arg("names"), py::arg("out"), py::arg("stats").none(true), py::arg("channel_axis"), py::arg("gradient") = py::none());
+        py::arg("values"), py::arg("names"), py::arg("out"), py::arg("stats").none(true), py::arg("channel_axis"),
+        py::arg("gradient") = py::none());
 
   m.def("activations", [] {
     py::list rows;

@@ -29,7 +29,7 @@ struct Tensor {
   bool numpy = false;  // else of another package (foreign.h)
   bool writable = true;
   Device device;
-  void* stream = nullptr;  // of the device, current when the array was described
+  void* stream = nullptr;                  // of the device, current when the array was described
   const cuda::Backend* backend = nullptr;  // null: computed on by the CPU kernels
 };
 

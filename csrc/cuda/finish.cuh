@@ -45,6 +45,7 @@ struct Shared {
 template <class Statistics, class V, bool Columns>
 __device__ __forceinline__ void means(Shared<Statistics, V, Columns>& shared) {
   constexpr int width = Columns ? warp_size : 1;
+  const int t = computed_here(int(threadIdx.x));
   __syncthreads();
   const double* const room = shared.room();
   totals<Columns>(
@@ -78,7 +79,7 @@ __device__ __forceinline__ void make_record(Shared<Statistics, V, Columns>& shar
   using Slots = Shared<Statistics, V, Columns>;
   constexpr int width = Slots::width;
   constexpr Shape shape = Slots::shape;
-  const int t = threadIdx.x;
+  const int t = computed_here(int(threadIdx.x));
   // Values, their weight last; counters, how many were seen last: as one list.
   const auto read = [&](int field, int thread) {
     if (field < shape.values()) return double(shared.value[field][thread]);
@@ -107,7 +108,7 @@ template <class Statistics, class V, bool Columns>
 __device__ __forceinline__ void add_rare(Shared<Statistics, V, Columns>& shared, double* rare, int64_t step) {
   using Slots = Shared<Statistics, V, Columns>;
   constexpr int width = Slots::width, fields = Slots::shape.fields(), last = Slots::rare_fields - 1;
-  const int t = threadIdx.x;
+  const int t = computed_here(int(threadIdx.x));
   if (!shared.rarely[t]) leave_rare_empty<Statistics>(rare + t, step, Slots::rare_fields - fields);
   __syncthreads();
   totals<Columns>(
@@ -137,7 +138,7 @@ __device__ __forceinline__ void fold_into_state(const Plan& plan, int set, doubl
   const bool valid = !Columns || column < plan.column.size;
   double* const state = plan.state + group_of<Columns>(plan, outer, valid ? column : 0);
   const Records all{plan.records + int64_t(set) * plan.parts * width + lane,
-                    plan.append ? nullptr : state,
+                    plan.append || !valid ? nullptr : state,
                     plan.record_stride,
                     plan.state_groups,
                     width,
@@ -198,7 +199,7 @@ template <class Statistics, class S, bool Columns>
 __device__ __forceinline__ int finish(const Plan& plan, Shared<Statistics, typename compute<S>::type, Columns>& shared,
                                       ops::Shortcuts known, bool on) {
   constexpr int width = Columns ? warp_size : 1;
-  const int t = threadIdx.x;
+  const int t = computed_here(int(threadIdx.x));
   make_record(shared, known, on);
   if (plan.gradient && t < width)
     plan.weight_records[int64_t(shared.index) * width + t] = shared.total[shared.weight * width + t];

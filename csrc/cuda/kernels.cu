@@ -3,6 +3,10 @@
 #include "launch.h"
 #include "pass.cuh"
 
+#if !defined(GEOACT_ACTIVATIONS)  // tests compile some
+#define GEOACT_ACTIVATIONS ops::activations
+#endif
+
 namespace geoact::cuda {
 namespace {
 
@@ -41,6 +45,6 @@ const Row* table(ops::list<A...>) {
 
 }  // namespace
 
-const Row* GEOACT_TABLE() { return table(ops::activations{}); }
+const Row* GEOACT_TABLE() { return table(GEOACT_ACTIVATIONS{}); }
 
 }  // namespace geoact::cuda

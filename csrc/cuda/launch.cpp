@@ -180,12 +180,12 @@ Launch prepare(const Request& request, bool again) {
     const int64_t parts = std::clamp<int64_t>(std::max(resident / sets, ceil_div(batches, longest)), 1, batches);
     segments = sets * parts;
     plan.parts = int(parts);
-    plan.step = parts * (columns ? 1 : team);
+    plan.step = uint32_t(parts * (columns ? 1 : team));
     launch.grid = std::min(segments, resident);
   } else {
     plan.together = int(unmeasured_elements / per_unit);
     plan.parts = int(ceil_div(batches, plan.together));
-    plan.step = columns ? 1 : team;
+    plan.step = uint32_t(columns ? 1 : team);
     segments = launch.grid = sets * plan.parts;
   }
   // A block counts on from its last segment by the size of the grid.

@@ -1,5 +1,5 @@
-// From a call to a launch: which kernel, how it is cut up, what workspace it needs. Host code; the few things that differ
-// between a GPU and its simulation (sim.h) are in runtime.h.
+// From a call to a launch: which kernel, how it is cut up, what workspace it needs. Host code; the few things that
+// differ between a GPU and its simulation (sim.h) are in runtime.h.
 #pragma once
 
 #include <stdexcept>
@@ -23,7 +23,7 @@ using Table = const Row* (*)();  // by number of the activation
 
 // What the caller wants done, all memory being on the device `id`.
 struct Request {
-  Call call;           // parameters are below
+  Call call;  // parameters are below
   int id = 0;
   void* stream = nullptr;
   double number[max_parameters] = {};

@@ -53,7 +53,7 @@ struct Plan {
   int batches;          // of a group
   int parts, segments;  // of a group, of all
   int together;         // batches of a part that follow each other; 0: they are `parts` apart
-  int64_t step;         // units from one of a thread to its next
+  uint32_t step;        // units from one of a thread to its next
 
   // measuring
   int cells;        // fields that are kept
@@ -81,7 +81,10 @@ struct Plan {
   int64_t record_stride;
 };
 
-// Elements of a unit: 16 bytes, or as many rows as keep memory busy.
-constexpr int unit_size(bool columns, int item_size, int inputs) { return columns ? 8 / inputs : 16 / item_size; }
+// Elements of a unit: 16 bytes, in columns at most 8 of all inputs together.
+constexpr int unit_size(bool columns, int item_size, int inputs) {
+  const int wide = 16 / item_size, most = 8 / inputs;
+  return columns && wide > most ? most : wide;
+}
 
 }  // namespace geoact::cuda

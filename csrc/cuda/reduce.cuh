@@ -206,7 +206,7 @@ __device__ void fold_records(const Records& record, int cells, double* result, d
       if (share > 0) part[0] += (record(k, i) - base) * share;
     }
     over_block<Columns>({Kind::sum}, part, room);
-    result[k * width + lane] = base + part[0];  // the same from every warp
+    if (threadIdx.x < width) result[k * width + lane] = base + part[0];
   }
   __syncthreads();
 #pragma unroll 1
@@ -234,7 +234,7 @@ __device__ void fold_records(const Records& record, int cells, double* result, d
     over_block<Columns>(kind, part, room);
 #pragma unroll
     for (int j = 0; j < together; ++j)
-      if (chunk + j < cells && Merge(table.rule[chunk + j].merge) != Merge::mean)
+      if (threadIdx.x < width && chunk + j < cells && Merge(table.rule[chunk + j].merge) != Merge::mean)
         result[(chunk + j) * width + lane] = part[j];
   }
   __syncthreads();
@@ -246,7 +246,7 @@ __device__ __forceinline__ bool comes_last(unsigned* ticket, unsigned expected, 
   __syncthreads();
   if (threadIdx.x == 0) {
     *shared = atomicAdd(ticket, 1u) + 1 == expected;
-    if (*shared) *ticket = 0;  // as the next call expects it
+    if (*shared) atomicExch(ticket, 0u);  // as the next call expects it
   }
   __syncthreads();
   const bool last = *shared;

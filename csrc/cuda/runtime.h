@@ -25,9 +25,9 @@ int resident_blocks(const Entry& entry, int threads, int id);  // of the whole d
 void launch(const Entry& entry, int64_t grid, int threads, int id, void* stream, const Plan& plan);
 
 bool capturing(int id, void* stream);
-void fill(void* to, int byte, int64_t bytes, int id, void* stream);              // in the stream's order
-void upload(void* to, const void* from, int64_t bytes, int id, void* stream);    // `from` may be reused at once
-void download(void* to, const void* from, int64_t bytes, int id);                // after all work on the device
+void fill(void* to, int byte, int64_t bytes, int id, void* stream);            // in the stream's order
+void upload(void* to, const void* from, int64_t bytes, int id, void* stream);  // `from` may be reused at once
+void download(void* to, const void* from, int64_t bytes, int id);              // after all work on the device
 inline constexpr const char* kind =
 #if defined(GEOACT_SIM)
     "sim";

@@ -84,7 +84,8 @@ int resident_blocks(const Entry& entry, int threads, int id) {
   if (found != known.end()) return found->second;
   const On on(id);
   int blocks = 0;
-  const cudaError_t status = cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, size_t(entry.shared_bytes));
+  const cudaError_t status =
+      cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, size_t(entry.shared_bytes));
   if (status == cudaErrorInvalidDeviceFunction || status == cudaErrorNoKernelImageForDevice) {
     cudaGetLastError();
     cudaDeviceProp properties;
@@ -122,7 +123,8 @@ void fill(void* to, int byte, int64_t bytes, int id, void* stream) {
 
 void upload(void* to, const void* from, int64_t bytes, int id, void* stream) {
   const On on(id);
-  check(cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyHostToDevice, stream_of(stream)), "memory could not be written");
+  check(cudaMemcpyAsync(to, from, size_t(bytes), cudaMemcpyHostToDevice, stream_of(stream)),
+        "memory could not be written");
 }
 
 void download(void* to, const void* from, int64_t bytes, int id) {

@@ -77,7 +77,7 @@ struct Segment {
   }
 
   __device__ __forceinline__ Spot spot(int unit) const {
-    int64_t in_run = start + unit * plan.step;
+    int64_t in_run = start + int64_t(uint64_t(unsigned(unit)) * plan.step);
     uint32_t run = 0;
     if (plan.runs > 1) {
       run = divide(uint32_t(in_run), plan.units_divisor);

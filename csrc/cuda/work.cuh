@@ -140,9 +140,9 @@ struct Work {
   using Activation = typename Pass::Activation;
   using Statistics = typename Pass::Statistics;
   static constexpr int inputs = Pass::inputs, N = unit_size(Columns, sizeof(S), inputs);
-  // Units that are being read while another is computed, as registers allow. Backward reads two arrays at once anyway,
-  // columns several rows.
-  static constexpr int ahead = (Columns || inputs == 2 ? 0 : 1) + !Measured;
+  // Units that are being read while another is computed. Where much is computed, registers are better spent on that:
+  // other warps compute while one reads. Backward reads two arrays at once anyway, columns several rows.
+  static constexpr int ahead = (!Columns && inputs == 1 && (!Measured || Activation::brief)) + !Measured;
   static constexpr int units_per_fold = 64 / N;
   using Part = Segment<N, inputs + 1, Columns>;
   using Lanes = typename Statistics::template Lanes<V, Level::moments>;
@@ -153,7 +153,7 @@ struct Work {
   static constexpr bool shifted = Measured && inputs == 1;
 
   struct Unit {
-    int64_t offset;  // of the first array
+    int64_t offset = apart;  // of the first array
     Pack<S, N> in[inputs];
     // A unit that is not whole is read elsewhere; no offset is so low.
     static constexpr int64_t apart = int64_t(1) << 63;
@@ -288,7 +288,7 @@ struct Work {
           lanes.template doubtful<known>(V(seen), V(deviation_floor<V>), V(sum_bound<V>), V(smallest_normal<S>))) {
         measure_again(part, a, from, i, late, edge_to_write, *shared);
       } else {
-        const int t = threadIdx.x;
+        const int t = computed_here(int(threadIdx.x));
         Lanes::visit(AddTo<V>{&shared->value[0][t], &shared->counter[0][t], most_threads}, lanes);
         shared->counter[Slots::shape.counts][t] += seen;
         if (late) write(part, i, u, out);
@@ -352,7 +352,7 @@ struct Work {
       y += double(stored<S>(a.value(in[0])));
       ++all;
     });
-    double* const mine = shared.room() + threadIdx.x;
+    double* const mine = shared.room() + computed_here(int(threadIdx.x));
     mine[0] = x, mine[most_threads] = y, mine[2 * most_threads] = all;
     means(shared);
     const int lane = Columns ? threadIdx.x % warp_size : 0;
@@ -361,7 +361,7 @@ struct Work {
   }
 
   __device__ __forceinline__ void clear(Slots& shared) {
-    const int t = threadIdx.x;
+    const int t = computed_here(int(threadIdx.x));
     lanes.clear();
     seen = 0;
     weight = V(0);

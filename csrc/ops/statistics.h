@@ -25,7 +25,15 @@ struct counter_type<V> {
 };
 template <class V>
 using counter_of = typename counter_type<V>::type;
-GEOACT_HD int32_t tally(int32_t count, bool yes) { return count + yes; }
+GEOACT_HD int32_t tally(int32_t count, bool yes) {
+#if defined(__CUDA_ARCH__)
+  // One predicated addition; the compiler would add, and then choose.
+  asm("{ .reg .pred p; setp.ne.s32 p, %1, 0; @p add.s32 %0, %0, 1; }" : "+r"(count) : "r"(int(yes)));
+  return count;
+#else
+  return count + yes;
+#endif
+}
 
 // How two cells of the same field merge.
 enum class Merge { sum, minimum, maximum, mean, squared_deviation, co_deviation };
@@ -212,8 +220,7 @@ struct Geometry {
       const V o = lit<V>(0), rx = x_max - x_min, ry = y_max - y_min;
       const V sum = K.rectifier ? x2 + y2 : (x2 + y2) + (p2 + f2);
       bool doubt = (!(sum < bound)) | ((rx > o) & (rx < floor)) | ((ry > o) & (ry < floor));
-      if constexpr (!K.rectifier)
-        doubt |= ((f1 > o) & (f1 < seen * floor)) | ((p1 > o) & (p1 < seen * floor));
+      if constexpr (!K.rectifier) doubt |= ((f1 > o) & (f1 < seen * floor)) | ((p1 > o) & (p1 < seen * floor));
       if constexpr (K.positive) doubt |= y_min < smallest_normal;
       return doubt;
     }

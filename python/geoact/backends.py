@@ -160,7 +160,7 @@ def why_no_gpu() -> str:
 
 @functools.lru_cache(maxsize=4096)
 def choose_gpu_kernels(activation: str, dtype: str, log2_elements: int, device: str) -> str:
-    """ "cuda" or "triton", for a call on a torch tensor.
+    """Which kernels take a call on a torch tensor: "cuda" or "triton".
 
     Raises
     ------

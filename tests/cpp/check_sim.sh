@@ -26,7 +26,7 @@ export ASAN_OPTIONS=detect_leaks=1 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS
 
 bad=0
 passes() {
-  if timeout 100 "$@" >"$out/log" 2>&1; then
+  if timeout 300 "$@" >"$out/log" 2>&1; then
     [ -z "${VERBOSE:-}" ] || cat "$out/log"
   else
     bad=1
@@ -85,6 +85,17 @@ caught "$thread" race-plain 'data race'
 caught "$thread" race-warp 'data race'
 caught "$blocks" blocks 'data race'
 caught "$blocks" fence 'data race'
+
+# The real kernels, in every variant and order.
+kernels=(tests/cpp/kernels_sim.cpp tests/cpp/kernels_float32.cpp csrc/cuda/launch.cpp csrc/cuda/runtime_sim.cpp
+         csrc/call/call.cpp -DGEOACT_SIM -ffp-contract=off -Wno-unknown-pragmas -Wno-unused-parameter)
+for variant in plain address thread blocks; do
+  program=$(build $variant "${kernels[@]}")
+  for order in forward reverse random:5; do
+    [ $variant = plain ] || [ $order != reverse ] || continue
+    passes env GEOACT_SIM_ORDER=$order "$program"
+  done
+done
 
 [ $bad = 0 ] && "$plain" cost && echo "the simulation is right and catches every planted bug"
 exit $bad

@@ -34,9 +34,9 @@ bool close(double a, double b, double scale) { return std::abs(a - b) <= 1e-6 * 
 struct Shape {
   const char* name;
   std::vector<int64_t> size;
-  int channel;    // axis of the groups, or -1 for one record
-  int64_t pad;    // elements between two rows of the last axis
-  int64_t offset; // elements from an aligned address
+  int channel;     // axis of the groups, or -1 for one record
+  int64_t pad;     // elements between two rows of the last axis
+  int64_t offset;  // elements from an aligned address
   bool in_place = false;
 };
 
@@ -49,7 +49,10 @@ void run_case(const Shape& shape, int activation, std::mt19937& random) {
   if (last > 0) rows = total / last;
   const int64_t pitch = last + shape.pad, extent = shape.offset + (rows - 1) * pitch + last;
   // On the heap, to the element: a sanitizer sees the first step too far.
-  const auto memory = [&](int64_t n) { return std::unique_ptr<float, decltype(&std::free)>(static_cast<float*>(std::aligned_alloc(16, size_t((n * 4 + 15) / 16 * 16))), &std::free); };
+  const auto memory = [&](int64_t n) {
+    return std::unique_ptr<float, decltype(&std::free)>(
+        static_cast<float*>(std::aligned_alloc(16, size_t((n * 4 + 15) / 16 * 16))), &std::free);
+  };
   auto x = memory(extent), y = memory(extent);
   std::normal_distribution<float> normal(0.5f, 2.f);
   for (int64_t i = 0; i < extent; ++i) x.get()[i] = normal(random), y.get()[i] = -77.f;

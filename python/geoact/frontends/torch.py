@@ -1,8 +1,9 @@
 """Torch tensors: the cheapest path that is right for the call.
 
-A plain tensor on the CPU or a CUDA device goes straight to the compiled core; one that autograd follows goes through one autograd function; a
-call that somebody traces or transforms (torch.compile, export, functorch, a dispatch mode, a tensor subclass) goes
-through the custom operators of :mod:`geoact.torch.ops`, which those understand. All three run the same kernels.
+A plain tensor on the CPU or a CUDA device goes straight to the compiled core; one that autograd follows goes through one
+autograd function; a call that somebody traces or transforms (torch.compile, export, functorch, a dispatch mode, a tensor
+subclass) goes through the custom operators of :mod:`geoact.torch.ops`, which those understand. All three run the same
+kernels.
 """
 
 from __future__ import annotations

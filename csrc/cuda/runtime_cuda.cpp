@@ -83,6 +83,8 @@ int resident_blocks(const Entry& entry, int threads, int id) {
   const auto found = known.find(key);
   if (found != known.end()) return found->second;
   const On on(id);
+  if (entry.shared_bytes > 48 * 1024)  // more than a kernel may have unasked
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, entry.shared_bytes);
   int blocks = 0;
   const cudaError_t status =
       cudaOccupancyMaxActiveBlocksPerMultiprocessor(&blocks, kernel, threads, size_t(entry.shared_bytes));

@@ -126,7 +126,9 @@ __device__ __forceinline__ void add_rare(Shared<Statistics, V, Columns>& shared,
                              shared.shift_of(0, t), shared.shift_of(1, t));
   }
   __syncthreads();
-  if (some) Statistics::template combine<ops::Level::moments>(shared.cell + t * Statistics::size, exact);
+  if (!some) return;
+  double* const cell = shared.cell + computed_here(int(threadIdx.x)) * Statistics::size;
+  Statistics::template combine<ops::Level::moments>(cell, cell + width * Statistics::size);
 }
 
 // The records of a set of groups into the running state, by the last block that added to them.

@@ -1,8 +1,8 @@
-// The CUDA kernels of float32 and two activations, for kernels_sim.cpp where a sanitizer makes all of them too slow to
-// compile. Activations keep their numbers: Sigmoid is 0, Relu is 3.
+// The CUDA kernels of float32 and three activations, for kernels_sim.cpp where a sanitizer makes all of them too slow
+// to compile. Sigmoid is 0 and Relu is 3, as in the whole list; Prelu, which is trained, is 1 here.
 #define GEOACT_STORAGE float
 #define GEOACT_TABLE rows_float32
-#define GEOACT_ACTIVATIONS ops::list<ops::Sigmoid, ops::Sigmoid, ops::Sigmoid, ops::Relu>
+#define GEOACT_ACTIVATIONS ops::list<ops::Sigmoid, ops::Prelu, ops::Sigmoid, ops::Relu>
 #include "../../csrc/cuda/kernels.cu"
 
 namespace geoact::cuda {

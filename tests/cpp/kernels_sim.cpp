@@ -132,6 +132,80 @@ void run_case(const Shape& shape, int activation, std::mt19937& random) {
   }
 }
 
+// Backward of prelu with a weight per channel: dx, the gradient of the weights, and the record of one group or of each
+// channel. `axis` is that of the channels.
+void run_backward(const char* name, std::vector<int64_t> size, int axis, bool per_channel, bool in_place,
+                  std::mt19937& random) {
+  int64_t total = 1, inside = 1;
+  for (const int64_t n : size) total *= n;
+  for (size_t i = size_t(axis) + 1; i < size.size(); ++i) inside *= size[i];
+  const int64_t channels = size[size_t(axis)], groups = per_channel ? channels : 1;
+  std::normal_distribution<float> normal(0.f, 1.f);
+  const size_t all = size_t(total), many = size_t(channels);
+  std::vector<float> dy(all), x(all), dx(all), weight(many), gradient(many, -77.f);
+  for (float& v : dy) v = normal(random);
+  for (float& v : x) v = normal(random);
+  for (float& v : weight) v = normal(random);
+  const std::vector<float> before = dy;
+
+  cuda::Request request;
+  Call& call = request.call;
+  call.direction = Direction::backward;
+  call.activation = 1;
+  call.level = 2;
+  call.dtype = DType::float32;
+  call.rank = int(size.size());
+  call.inputs = 2;
+  call.in_place = in_place;
+  call.in[0].data = reinterpret_cast<char*>(dy.data());
+  call.in[1].data = reinterpret_cast<char*>(x.data());
+  call.out.data = in_place ? call.in[0].data : reinterpret_cast<char*>(dx.data());
+  int64_t stride = 4;
+  for (int i = call.rank - 1; i >= 0; --i) {
+    call.shape[i] = size[size_t(i)];
+    call.in[0].stride[i] = call.in[1].stride[i] = call.out.stride[i] = stride;
+    stride *= call.shape[i];
+    call.parameter_step[i] = i == axis;
+    call.group_stride[i] = per_channel && i == axis;
+  }
+  call.groups = groups;
+  call.parameters = channels;
+  call.parameter_varies[0] = true;
+  request.weight = weight.data();
+  request.weight_stride = 1;
+  request.gradient = gradient.data();
+  std::vector<double> state(size_t(cuda::header_words + Gradient::size * groups));
+  const int64_t header[cuda::header_words] = {1};
+  std::memcpy(state.data(), header, sizeof header);
+  request.state = state.data();
+  request.cells = Gradient::size;
+  request.state_groups = groups;
+  cuda::Launch launch = cuda::prepare(request);
+  expect(!launch.again, "two launches", name);
+  std::vector<unsigned> tickets(size_t(launch.tickets_bytes) / sizeof(unsigned));
+  std::vector<double> workspace(size_t(launch.workspace_bytes) / sizeof(double));
+  cuda::run(launch, tickets.data(), workspace.data());
+  for (const unsigned ticket : tickets) expect(ticket == 0, "a ticket was not given back", name);
+
+  std::vector<double> wanted(many), terms(many), sum_sq(many);
+  for (int64_t i = 0; i < total; ++i) {
+    const size_t at = size_t(i), c = size_t(i / inside % channels);
+    const float expected = before[at] * (x[at] > 0 ? 1.f : weight[c]);
+    expect((in_place ? dy : dx)[at] == expected, "dx differs", name);
+    const double term = double(before[at]) * std::min(x[at], 0.f);
+    wanted[c] += term;
+    terms[c] += std::abs(term);
+    sum_sq[per_channel ? c : 0] += double(before[at]) * before[at];
+  }
+  for (size_t c = 0; c < many; ++c)
+    expect(std::abs(gradient[c] - wanted[c]) <= 1e-6 * terms[c] + 1e-12, "the gradient of a weight", name);
+  for (int64_t g = 0; g < groups; ++g) {
+    const auto cell = [&](int k) { return state[size_t(cuda::header_words + k * groups + g)]; };
+    expect(cell(Gradient::n) == double(total / groups), "n", name);
+    expect(close(cell(Gradient::sum_sq_dy), sum_sq[size_t(g)], 1), "sum_sq_dy", name);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -152,6 +226,11 @@ int main() {
     run_case<scalar::Sigmoid<float>>(shape, 0, random);
     run_case<scalar::Relu<float>>(shape, 3, random);
   }
+  for (const bool per_channel : {false, true})
+    for (const bool in_place : {false, true}) {
+      run_backward("backward, channels in front", {3, 5, 49}, 1, per_channel, in_place, random);
+      run_backward("backward, columns", {150, 37}, 1, per_channel, in_place, random);
+    }
   std::printf(failures ? "%d checks failed\n" : "ok\n", failures);
   return failures != 0;
 }

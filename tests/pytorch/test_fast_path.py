@@ -535,7 +535,8 @@ def test_nothing_leaks():
     calls(2000)
     gc.collect()
     after = [sys.getrefcount(o) for o in objects], sys.getallocatedblocks()
-    assert all(abs(a - b) < 20 for a, b in zip(before[0], after[0], strict=True))
+    # Fewer are no leak: what earlier tests left behind may be freed meanwhile.
+    assert all(b - a < 20 for a, b in zip(before[0], after[0], strict=True))
     assert after[1] - before[1] < 200
 
 

@@ -81,9 +81,15 @@ if(NOT CMAKE_CUDA_COMPILER)
   return()
 endif()
 
-# Code for one architecture runs on later ones of its generation; PTX of the last serves what is to come.
+# For the GPU that is there; without one, for all. Code for an architecture runs on later ones of its generation, and PTX
+# of the last serves what is to come.
 if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
-  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
+  execute_process(COMMAND nvidia-smi -L OUTPUT_VARIABLE gpus ERROR_QUIET RESULT_VARIABLE none)
+  if(NOT none AND gpus MATCHES "GPU")
+    set(CMAKE_CUDA_ARCHITECTURES native)
+  else()
+    set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real 100-real 120)
+  endif()
 endif()
 set(CMAKE_CUDA_STANDARD 20)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)

@@ -76,3 +76,46 @@ with open("/proc/self/maps") as lines:
     assert not any("libcuda.so" in line for line in lines)
 """
     assert python(program) == ""
+
+
+@pytest.mark.parametrize(
+    "stub",
+    [
+        "sys.modules['geoact._cuda'] = types.ModuleType('geoact._cuda')",
+        "sys.meta_path.insert(0, Finder(ImportError('libcudart is missing')))",
+        "sys.meta_path.insert(0, Finder(OSError('bad file')))",
+    ],
+)
+def test_a_broken_module_is_a_reason_and_nothing_else(python, stub):
+    """Whatever is wrong with the CUDA part, the rest computes, and info() says what it is."""
+    told = python(f"""
+import sys, types
+class Finder:
+    def __init__(self, error): self.error = error
+    def find_spec(self, name, path=None, target=None):
+        if name == "geoact._cuda": raise self.error
+import geoact, numpy
+{stub}
+assert geoact.relu(numpy.float32([-1, 2]))[1] == 2
+print(geoact.info()["cuda"])
+""")
+    assert told.startswith("off: the CUDA kernels cannot be loaded: ")
+
+
+@pytest.mark.parametrize("name", ["torch", "cupy"])
+def test_stand_ins_for_frameworks_do_not_matter(python, name):
+    """Builders of documentation put such things into sys.modules."""
+    for stand_in in (f"types.ModuleType({name!r})", "unittest.mock.MagicMock()"):
+        python(f"""
+import sys, types, unittest.mock
+import geoact, numpy
+sys.modules[{name!r}] = {stand_in}
+class Sub(numpy.ndarray): pass
+assert geoact.relu(numpy.ones(3, numpy.float32).view(Sub)).sum() == 3
+try:
+    geoact.relu([1.0])
+except TypeError as error:
+    assert "x must be an array" in str(error), error
+else:
+    raise SystemExit("a list was accepted")
+""")

@@ -54,7 +54,7 @@ def used_gradient(cupy):
 def test_numpy_and_cupy_are_not_mixed(used, used_gradient):
     x, ours = X.copy(), put(X)
     other = "array, but {} is a {} array; they must be of one package: pass {}"
-    theirs, mine = other.format("x", "CuPy", "cupy.asarray.out."), other.format("x", "NumPy", "cupy.asnumpy.out.")
+    theirs, mine = other.format("x", "CuPy", "an array of CuPy"), other.format("x", "NumPy", "an array of NumPy")
     rejected(TypeError, f"^out is a NumPy {theirs}", geoact.relu, ours, out=x, stats=used)
     rejected(TypeError, f"^out is a CuPy {mine}", geoact.relu, x, out=ours, stats=used)
     for name in ("prelu", "swish"):
@@ -74,7 +74,7 @@ def test_numpy_and_cupy_are_not_mixed(used, used_gradient):
 def test_arrays_that_only_speak_a_protocol_are_told_how_to_convert(used):
     foreign = type("Foreign", (), {"__module__": "numba.cuda", "__cuda_array_interface__": {}})()
     ours = put(X)
-    rejected(TypeError, "^out is a numba array, but x is a CuPy.*pass cupy.asarray.out", geoact.relu, ours, out=foreign)
+    rejected(TypeError, "^out is a numba array, but x is a CuPy.*pass an array of CuPy", geoact.relu, ours, out=foreign)
     rejected(TypeError, "^weight is a numba array.*pass cupy.asarray.weight", geoact.prelu, ours, foreign, stats=used)
     rejected(TypeError, "^x is a numba Foreign.*pass cupy.asarray.x", geoact.relu, foreign, stats=used)
 

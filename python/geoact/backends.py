@@ -79,15 +79,16 @@ def load_cuda() -> str:
 
 
 def _load_cuda() -> str:
-    if importlib.util.find_spec("geoact._cuda") is None:
-        return "this installation has no CUDA kernels (it was built without nvcc, or with GEOACT_CUDA=OFF)"
     try:
+        if importlib.util.find_spec("geoact._cuda") is None:
+            return "this installation has no CUDA kernels (it was built without nvcc, or with GEOACT_CUDA=OFF)"
         from geoact import _cuda
-    except ImportError as error:
-        return f"the CUDA kernels cannot be loaded: {error}"
-    why: str = _cuda.why_unavailable()
-    if not why:
-        _core.register_backend(_cuda._backend, [2, 13])  # CUDA and CUDA managed memory, as DLPack numbers them
+
+        why: str = _cuda.why_unavailable()
+        if not why:
+            _core.register_backend(_cuda._backend, [2, 13])  # CUDA and CUDA managed memory, as DLPack numbers them
+    except Exception as error:  # whatever is wrong with it, the rest works, and the user is told
+        return f"the CUDA kernels cannot be loaded: {type(error).__name__}: {error}"
     return why
 
 
@@ -116,7 +117,7 @@ def _known_gpu_backend(name: object, origin: str) -> str:
     return str(name)
 
 
-_gpu_backend = _known_gpu_backend(os.environ.get("GEOACT_GPU", "auto"), "GEOACT_GPU")
+_gpu_backend = _known_gpu_backend(os.environ.get("GEOACT_GPU") or "auto", "GEOACT_GPU")
 
 
 def gpu_backend() -> str:
@@ -144,9 +145,16 @@ def set_gpu_backend(name: str) -> None:
     choose_gpu_kernels.cache_clear()
 
 
+def _is_there(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ValueError:  # a stand-in without a specification
+        return False
+
+
 def why_no_triton() -> str:
     """Why Triton's kernels cannot be used, or "" if they can."""
-    missing = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("torch", "triton") if not _is_there(name)]
     return f"{' and '.join(missing)} not installed" if missing else ""
 
 
@@ -179,21 +187,30 @@ def choose_gpu_kernels(activation: str, dtype: str, log2_elements: int, device: 
     sizes = _preferences().get(device, {}).get(activation, {}).get(dtype, {})
     if not sizes:
         return "cuda"
-    measured = sorted(map(int, sizes))
-    nearest = min(measured, key=lambda n: abs(n.bit_length() - log2_elements))
-    return "triton" if sizes[str(nearest)] == "triton" else "cuda"
+    nearest = min(sorted(sizes), key=lambda n: abs(n.bit_length() - log2_elements))
+    return "triton" if sizes[nearest] == "triton" else "cuda"
+
+
+def _faster(choice: str) -> str:
+    if choice not in ("cuda", "triton", "either"):
+        raise ValueError(f"{choice!r} is no choice")
+    return choice
 
 
 @functools.lru_cache(maxsize=1)
-def _preferences() -> dict[str, dict[str, dict[str, dict[str, str]]]]:
+def _preferences() -> dict[str, dict[str, dict[str, dict[int, str]]]]:
     """Device, activation, dtype, elements: the faster kernels, as ``make gpu`` measured them."""
     path = os.environ.get("GEOACT_GPU_PREFERENCES")
     if not path:
         return {}
     try:
         document = json.loads(Path(path).read_text(encoding="utf-8"))
-        return {document["environment"]["gpu"]["name"]: document["preferences"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        table = {
+            row: {dtype: {int(n): _faster(choice) for n, choice in sizes.items()} for dtype, sizes in dtypes.items()}
+            for row, dtypes in document["preferences"].items()
+        }
+        return {document["environment"]["gpu"]["name"]: table}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"GEOACT_GPU_PREFERENCES is {path!r}, which is no result of make gpu: {error}") from error
 
 

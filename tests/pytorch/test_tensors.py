@@ -300,3 +300,14 @@ def test_elu_keeps_its_slope_far_below_zero(dtype):
 def test_every_dtype_is_covered():
     assert set(map(str, DTYPES.values())) == {"torch.float16", "torch.bfloat16", "torch.float32", "torch.float64"}
     assert set(TWINS) < set(REFERENCES)
+
+
+def test_backward_of_meta_tensors_is_of_shapes():
+    dy, saved = torch.empty(3, 4, device="meta"), torch.empty(3, 4, device="meta")
+    dx = geoact.sigmoid.backward(dy, y=saved, stats=geoact.GradientStats())
+    assert dx.is_meta
+    assert dx.shape == dy.shape
+    dx, dweight = geoact.prelu.backward(dy, torch.empty(4, device="meta"), x=saved)
+    assert (dx.shape, dweight.shape) == (dy.shape, (4,))
+    with pytest.raises(ValueError, match=r"^y is on the device cpu, but dy is on meta"):
+        geoact.sigmoid.backward(dy, y=torch.empty(3, 4))

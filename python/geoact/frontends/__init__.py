@@ -53,12 +53,18 @@ BY_TYPE: dict[type, Frontend] = {np.ndarray: _numpy}
 def find(x: object) -> Frontend:
     """The front end of an array; that of NumPy, which explains what is accepted, for anything unknown."""
     torch = sys.modules.get("torch")
-    if torch is not None and (isinstance(x, torch.Tensor) or hasattr(type(x), "__torch_function__")):
+    if _is(x, torch, "Tensor") or (torch is not None and hasattr(type(x), "__torch_function__")):
         return _find_torch(torch, x)
     cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(x, getattr(cupy, "ndarray", ())):
+    if _is(x, cupy, "ndarray"):
         return _find_cupy(cupy)
     return _numpy
+
+
+def _is(x: object, module: Any, name: str) -> bool:  # noqa: ANN401
+    """Whether x is of a type of a module, which may be missing, or a stand-in that has no such type."""
+    kind = getattr(module, name, None)
+    return isinstance(kind, type) and isinstance(x, kind)
 
 
 def _find_torch(torch: Any, x: object) -> Frontend:  # noqa: ANN401

@@ -27,6 +27,9 @@ def belongs_to(value: object) -> str:
 
 def conversion(name: str, value: object, *, to: str) -> str:
     """How to pass it to a call on arrays of the package ``to``: "numpy", "cupy" or "" where that is to be chosen."""
+    if name == "out":  # a converted array would be written to, and lost
+        package = {"cupy": "CuPy", "numpy": "NumPy"}.get(to, "x's package")
+        return f"pass an array of {package}, or nothing, as out"
     on_gpu = _speaks(value, "__cuda_array_interface__") or belongs_to(value) == "CuPy"
     if to == "cupy":
         return f"pass cupy.asarray({name})"

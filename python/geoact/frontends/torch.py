@@ -1,8 +1,8 @@
 """Torch tensors: the cheapest path that is right for the call.
 
-A plain tensor on the CPU or a CUDA device goes straight to the compiled core; one that autograd follows goes through one
-autograd function; a call that somebody traces or transforms (torch.compile, export, functorch, a dispatch mode, a tensor
-subclass) goes through the custom operators of :mod:`geoact.torch.ops`, which those understand. All three run the same
+A plain tensor on the CPU or a CUDA device goes straight to the compiled core; one that autograd follows goes through
+one autograd function; a call that somebody traces or transforms (torch.compile, export, functorch, a dispatch mode, a
+tensor subclass) goes through the operators of :mod:`geoact.torch.ops`, which those understand. All three run the same
 kernels.
 """
 
@@ -40,7 +40,7 @@ def _accumulator(stats: Any, kind: type[Any], name: str) -> _core.Accumulator | 
     return accumulator
 
 
-def _check(name: str, value: object, x: torch.Tensor) -> None:
+def _check(name: str, value: object, x: torch.Tensor, like: str = "x") -> None:
     """Refuse what no backend takes, in one place for every path."""
     if not isinstance(value, torch.Tensor):
         raise TypeError(f"{name} must be a torch tensor as x is, got {type(value).__name__}")
@@ -60,7 +60,7 @@ def _check(name: str, value: object, x: torch.Tensor) -> None:
             f"{name}.cpu()"
         )
     if value.device != x.device:
-        raise ValueError(f"{name} is on the device {value.device}, but x is on {x.device}; they must be equal")
+        raise ValueError(f"{name} is on the device {value.device}, but {like} is on {x.device}; they must be equal")
 
 
 def forward(
@@ -195,11 +195,16 @@ def backward(
     """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``; not differentiable."""
     accumulator = _accumulator(stats, GradientStats, "stats")
     for name, value in (("dy", dy), (row.saves, saved)):
-        _check(name, value, dy)
+        _check(name, value, dy, "dy")
         if value.is_neg():
             raise ValueError(f"{name} is a lazily negated view; pass {name}.resolve_neg()")
     if out is not None:
-        _check("out", out, dy)
+        _check("out", out, dy, "dy")
+    if dy.is_meta:  # shapes alone
+        dx = torch.empty_like(dy) if out is None else out
+        of_number = torch.empty((), dtype=torch.float64, device="meta")
+        gradient = torch.empty_like(values[0]) if row.trainable and isinstance(values[0], torch.Tensor) else of_number
+        return (dx, gradient) if row.trainable else dx
     call = autograd.Direct(row, values, None, accumulator, channel_axis)
     weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
     with torch.no_grad():
@@ -209,5 +214,5 @@ def backward(
     if not row.trainable:
         return dx
     if weight is None:  # of a number: a float, but on a device, where reading it would make the caller wait
-        gradient = gradient[0] if gradient.is_cuda else float(gradient[0])
+        return dx, gradient[0] if gradient.is_cuda else float(gradient[0])
     return dx, gradient

@@ -116,13 +116,14 @@ class Activation(nn.Module):
             what += f" with {odd[0]}={getattr(self, odd[0])!r}"
         if self.stats is not None or self.gradient_stats is not None:
             raise TypeError(
-                f"input is a {what}; measured are float16, bfloat16, float32 and float64, dense, on the CPU"
+                f"input is a {what}; measured are float16, bfloat16, float32 and float64, dense, on the CPU or where "
+                "geoact.info() says that cuda is on"
             )
         if what not in _warned and not torch.compiler.is_dynamo_compiling():
             _warned.add(what)
             warnings.warn(
-                f"geoact computes on dense CPU tensors of floating point: {type(self).__name__} of a {what} is left to "
-                "torch",
+                "geoact computes on dense tensors of floating point, on the CPU and where geoact.info() says that cuda "
+                f"is on: {type(self).__name__} of a {what} is left to torch",
                 stacklevel=5,  # past forward and the two of nn.Module.__call__
             )
         return self._by_torch(input)

@@ -24,7 +24,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import triton
+
+try:
+    import triton
+except ImportError as error:
+    raise ImportError("geoact.torch.triton needs Triton: pip install geoact[triton]") from error
 
 from geoact import _core
 from geoact.kernels import fused, tiles

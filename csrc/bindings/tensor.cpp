@@ -16,7 +16,8 @@ namespace geoact::bindings {
 namespace {
 
 constexpr const char* accepted =
-    "accepted: arrays of NumPy or CuPy and tensors of torch, of float16, bfloat16 (ml_dtypes for NumPy), float32 or float64";
+    "accepted: arrays of NumPy or CuPy and tensors of torch, of float16, bfloat16 (ml_dtypes for NumPy), float32 or "
+    "float64";
 
 std::string type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 

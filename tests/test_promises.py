@@ -133,7 +133,7 @@ def test_promise_5_statistics_of_two_parts_add_up_to_those_of_the_whole(case):
 
 @pytest.mark.gpu
 def test_promise_6_no_host_synchronisation_on_a_device():
-    pytest.skip("this version has no backend for a device")
+    pytest.skip("asked of a real device, in tests/gpu")
 
 
 @each_row

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Every kernel object may define its one table, and weak symbols only under the name of its own instruction set: a weak
 # symbol with a shared name is a function the linker could keep in its AVX-512 version for everyone.
+# (The CUDA kernels, on a GPU or simulated, are of one kind and in modules of their own.)
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-objects=$(find build -path '*kernels_*' -name '*.o' | sort)
+objects=$(find build -path '*/kernels_*.dir/*' -name '*.o' | sort)
 [ -n "$objects" ] || { echo "no kernel objects under build/: run make test first"; exit 1; }
 bad=0
 for object in $objects; do

@@ -4,6 +4,7 @@ Promise 1 is about speed as well: `make bench` measures an activation with stati
 """
 
 import itertools
+from importlib.util import find_spec
 
 import geoact
 import numpy as np
@@ -131,9 +132,31 @@ def test_promise_5_statistics_of_two_parts_add_up_to_those_of_the_whole(case):
         oracle.assert_cells(sum(parts).cells(), expected, 2e-6, context=f"{case} {settings}")
 
 
-@pytest.mark.gpu
-def test_promise_6_no_host_synchronisation_on_a_device():
-    pytest.skip("asked of a real device, in tests/gpu")
+@pytest.mark.skipif(find_spec("geoact._cusim") is None, reason="the simulated CUDA kernels were not built")
+@each_row
+@pytest.mark.parametrize("per", ["tensor", "channel", "row"])
+def test_promise_6_one_kernel_per_call_and_records_that_stay_on_the_device(case, per):
+    """On the simulated device; tests/gpu asks a real one, also for synchronisation and graphs."""
+    from geoact import _cusim
+
+    x = inputs.normal((37, 130), DTYPES["float32"])
+    stats, gradient = geoact.GeometryStats(per=per), geoact.GradientStats(per=per)
+    _core.register_backend(_cusim._backend, [1])
+    try:
+        y = case(x, stats=stats)
+        before = _cusim.launches()
+        case(x, stats=stats)
+        assert _cusim.launches() == before + 1
+        case.backward(x, x, y, stats=gradient)
+        assert _cusim.launches() == before + 2
+        assert (stats.calls, gradient.calls) == (2, 1)
+    finally:
+        if not SIMULATED:
+            _core.register_backend(None, [1])
+    # What the calls left is read from the device, and merges with what the CPU measures.
+    assert stats.cells()["n"].sum() == 2 * x.size
+    case(x, stats=stats)
+    assert stats.cells()["n"].sum() == 3 * x.size
 
 
 @each_row

@@ -78,8 +78,7 @@ void Accumulator::settle(DType dtype) {
   dtype_ = dtype;
 }
 
-// --- on devices
-// ----------------------------------------------------------------------------------------------------------
+// --- on devices --------------------------------------------------------------------------------------------
 
 std::shared_ptr<DeviceRecords> Accumulator::records_on(const Tensor& x, const Grouping& grouping, bool cleared) const {
   const bool rows = per_ == Per::row;

@@ -112,16 +112,14 @@ Memory allocate(const Tensor& like, int64_t bytes) {
   return {std::move(array), data};
 }
 
-// --- records
-// -------------------------------------------------------------------------------------------------------------
+// --- records -----------------------------------------------------------------------------------------------
 
 DeviceRecords::DeviceRecords(const Tensor& like, int cells, int64_t groups, const std::vector<double>& empty, bool rows)
     : backend_(like.backend), device_(like.device), groups_(groups), rows_(rows) {
   follow(like);
   if (backend_->capturing(device_.id, stream_))
     throw py::value_error(
-        rows ? "stats was made with per='row', which appends at every call, and a graph that is captured can only "
-               "repeat "
+        rows ? "stats was made with per='row', which appends at every call, and a captured graph can only repeat "
                "itself; use per='tensor' or per='channel' there"
              : "stats meets its first data on this device while a graph is captured, and would start anew at every "
                "replay; call once before the capture, as for warming up");
@@ -196,8 +194,7 @@ Memory aside(Call& call, const Tensor& x) {
 
 }  // namespace
 
-// --- calls
-// ---------------------------------------------------------------------------------------------------------------
+// --- calls -------------------------------------------------------------------------------------------------
 
 void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* gradient) {
   const py::gil_scoped_acquire lock;  // memory comes from Python
@@ -232,8 +229,7 @@ void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Ac
   try {
     cuda::Launch launch = backend.prepare(request, false);
     if (launch.again) {
-      // First, while what it reads is whole; dx is written by both, so where it overwrites an input this one has its
-      // own.
+      // First, while what it reads is whole. Both write dx: where that overwrites an input, this one has a place aside.
       Memory dx;
       if (call.in_place) dx = aside(request.call, x);
       cuda::Launch again = backend.prepare(request, true);

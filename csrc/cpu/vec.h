@@ -71,7 +71,7 @@ inline constexpr bool has_mask_registers =
     false;
 #endif
 
-// --- masks ---------------------------------------------------------------------------------------------------------
+// --- masks -------------------------------------------------------------------------------------------------
 
 template <class T, int W, bool Registers = has_mask_registers<T, W>>
 struct mask {
@@ -102,7 +102,7 @@ struct mask<T, W, true> {
   static GEOACT_INLINE mask first(int64_t n) { return {uint16_t((uint32_t(1) << n) - 1)}; }
 };
 
-// --- values --------------------------------------------------------------------------------------------------------
+// --- values ------------------------------------------------------------------------------------------------
 
 template <class T, int W_>
 struct vec {
@@ -298,7 +298,7 @@ GEOACT_INLINE vec<T, W> ldexp(vec<T, W> a, vec<T, W> n) {
   }
 }
 
-// --- counters: one integer per lane ----------------------------------------------------------------------------------
+// --- counters: one integer per lane ------------------------------------------------------------------------
 
 template <class T, int W>
 using counter = native<typename format<T>::integer, W>;
@@ -316,7 +316,7 @@ GEOACT_INLINE counter<T, W> tally(native<typename format<T>::integer, W> c, mask
     return c - m.m;  // a true lane is -1
 }
 
-// --- memory: V is a vec, S what the array holds ----------------------------------------------------------------------
+// --- memory: V is a vec, S what the array holds ------------------------------------------------------------
 
 template <class V, class S>
 struct storage;  // load, store, round: between S in memory and V in registers

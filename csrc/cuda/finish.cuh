@@ -1,6 +1,5 @@
 // The END of a segment: what its threads left in shared memory becomes a record; the last block of a group to come
-// folds the records of all its segments into the running state. The same for all activations, and kept out of the
-// kernels.
+// folds the records of all its segments into the running state. The same for all activations.
 //
 // May include: plan.h, storage.cuh, reduce.cuh, segment.cuh, ops/.
 #pragma once
@@ -9,8 +8,7 @@
 
 namespace geoact::cuda {
 
-// --- the slots of a block
-// ------------------------------------------------------------------------------------------------
+// --- the slots of a block ----------------------------------------------------------------------------------
 
 template <class Statistics, class V, bool Columns>
 struct Shared {
@@ -38,8 +36,7 @@ struct Shared {
   __device__ Exact* exact() { return reinterpret_cast<Exact*>(value); }
 };
 
-// --- the beginning of a segment
-// ------------------------------------------------------------------------------------------
+// --- the beginning of a segment ----------------------------------------------------------------------------
 
 // Sums of x, of y and how many they are, per thread in the room of slots, to a value near the mean of each.
 template <class Statistics, class V, bool Columns>
@@ -58,9 +55,9 @@ __device__ __forceinline__ void means(Shared<Statistics, V, Columns>& shared) {
   __syncthreads();
 }
 
-// --- the end of a segment, of a group, of the call
-// ----------------------------------------------------------------------- Kept out of the kernels: it is the same for
-// all activations, and its registers are not theirs.
+// --- the end of a segment, of a group, of the call ---------------------------------------------------------
+// The same for all activations, and inlined all the same: a call would save registers on a stack. So that its own stay
+// below those of the loop, it works from shared memory, in rolled loops.
 
 // What a thread keeps in float64 adds nothing where nothing was measured so.
 template <class Statistics>

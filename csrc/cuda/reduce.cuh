@@ -34,8 +34,7 @@ template <class Lanes, class Statistics>
 constexpr bool shape_fits =
     sizeof(Lanes) == shape_of<Statistics>.values() * sizeof(float) + shape_of<Statistics>.counts * sizeof(int);
 
-// --- lanes to and from places that lie `step` apart
-// ----------------------------------------------------------------------
+// --- lanes to and from places that lie `step` apart --------------------------------------------------------
 
 template <class V>
 struct Store {  // the lanes of an empty tile, for instance
@@ -87,8 +86,7 @@ struct Load {
   __device__ void count(int& n) { n = int(take()); }
 };
 
-// --- one field over threads
-// ----------------------------------------------------------------------------------------------
+// --- one field over threads --------------------------------------------------------------------------------
 
 enum class Kind : int { sum, lowest, highest };
 
@@ -141,8 +139,7 @@ __device__ void over_block(const Kind (&kind)[N], double (&v)[N], double* room) 
   __syncthreads();  // before the room is used again
 }
 
-// --- records
-// -------------------------------------------------------------------------------------------------------------
+// --- records -----------------------------------------------------------------------------------------------
 
 // One field of record i: those of the call, then the running state.
 struct Records {

@@ -50,7 +50,7 @@ Settings& settings() {
   return instance;
 }
 
-// --- what kernels call -------------------------------------------------------------------------------------------
+// --- what kernels call -------------------------------------------------------------------------------------
 
 static Processor& here() {
   if (!processor) throw Misuse("geoact::sim: a device function was called outside a kernel");
@@ -87,7 +87,7 @@ void trap(const Site& site) {
   throw Misuse(here().name() + " trapped (" + site.file + ":" + std::to_string(site.line) + ")");
 }
 
-// --- launches ----------------------------------------------------------------------------------------------------
+// --- launches ----------------------------------------------------------------------------------------------
 
 static void check(const Launch& launch) {
   const auto text = [](dim3 d) {

@@ -31,8 +31,7 @@ struct Always {
   __device__ bool test(bool m) const { return m; }
 };
 
-// --- what is computed of one element
-// -------------------------------------------------------------------------------------
+// --- what is computed of one element -----------------------------------------------------------------------
 
 template <class V>
 struct Element {
@@ -79,8 +78,7 @@ struct Backward {
   }
 };
 
-// --- numbers of the call
-// -------------------------------------------------------------------------------------------------
+// --- numbers of the call -----------------------------------------------------------------------------------
 
 template <class V>
 __device__ __forceinline__ V parameter(const Plan& plan, int k) {
@@ -130,8 +128,7 @@ struct AllButSums {
   __device__ void count(const int& n) { f.count(n); }
 };
 
-// --- one thread in one segment
-// -------------------------------------------------------------------------------------------
+// --- one thread in one segment -----------------------------------------------------------------------------
 
 template <class Pass, bool Columns, bool Measured>
 struct Work {

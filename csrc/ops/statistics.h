@@ -88,8 +88,7 @@ struct Fold {
   }
 };
 
-// --- forward: what an activation does to the geometry of its input
-// ----------------------------------------------------
+// --- forward: what an activation does to the geometry of its input -----------------------------------------
 
 struct Geometry {
   enum : int {
@@ -330,8 +329,7 @@ struct Geometry {
   }
 };
 
-// --- backward: what the activation does to the gradient
-// ----------------------------------------------------------------
+// --- backward: what the activation does to the gradient ----------------------------------------------------
 
 struct Gradient {
   enum : int {

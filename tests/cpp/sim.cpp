@@ -29,7 +29,7 @@ static void expect(bool holds, const std::string& what) {
   std::printf("FAILED: %s\n", what.c_str());
 }
 
-// --- kernels that are right ----------------------------------------------------------------------------------
+// --- kernels that are right --------------------------------------------------------------------------------
 
 template <class T>
 __device__ T warp_sum(T v) {
@@ -185,7 +185,7 @@ static void right(const std::string& how) {
   expect(finite == 0, how + "shared memory is not poisoned");
 }
 
-// --- misuse that must throw ------------------------------------------------------------------------------------
+// --- misuse that must throw --------------------------------------------------------------------------------
 
 __global__ void barrier_for_half() {
   if (threadIdx.x < 32) __syncthreads();
@@ -290,7 +290,7 @@ static void misuse(const std::string& how) {
   sim::settings().timeout = 300;
 }
 
-// --- missing barriers: some order gives another result ---------------------------------------------------------
+// --- missing barriers: some order gives another result -----------------------------------------------------
 
 // Each is right with `safe`, and lacks one barrier without.
 __global__ void read_after_write(int* y, bool safe) {
@@ -377,7 +377,7 @@ static void counters() {
   expect(sim::settings().launches == launches + 1 && sim::settings().blocks == blocks + 6, "launches are counted");
 }
 
-// --- bugs for the sanitizers: the line each is found at carries its name -----------------------------------------
+// --- bugs for the sanitizers: the line each is found at carries its name -----------------------------------
 
 __global__ void global_overflow(float* x, int n) {
   const int i = int(blockIdx.x * blockDim.x + threadIdx.x);
@@ -464,7 +464,7 @@ static bool plant(const std::string& bug) {
   return true;
 }
 
-// --- cost --------------------------------------------------------------------------------------------------------
+// --- cost --------------------------------------------------------------------------------------------------
 
 __global__ void meets(float* y, int rounds) {
   GEOACT_SHARED(float[8], of_warp);

@@ -1,4 +1,4 @@
-"""The clocks of the engine: the host's, and that of a CUDA device. Importing this imports neither torch nor CuPy.
+"""The clock of a CUDA device. Importing this imports neither torch nor CuPy.
 
 ``DeviceClock`` times by a pair of events on the stream that launches. The stream is held back by a blocker kernel until
 everything that is timed has been queued, else below some 20 us the time between the events is that of Python queueing
@@ -9,42 +9,19 @@ in where CuPy is missing. While it waits it counts cycles against nanoseconds, s
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from engine import Sample, Untimeable
+from geoact.bench.ceilings import Traffic
+from geoact.bench.clocks import Clock, Sample, Untimeable
+from geoact.bench.contenders import Contender, Unavailable
 
 SOURCE = Path(__file__).with_name("stream.cu")
 LEAST_FLUSHED = 256 << 20
 THREADS = 256
-THROTTLING = {
-    0x4: "power cap",
-    0x8: "hardware slowdown",
-    0x20: "temperature (software)",
-    0x40: "temperature (hardware)",
-    0x80: "power brake",
-}
-"""The bits of NVML's reasons that slow a device down against its will."""
-
-
-class HostClock:
-    """Wall time of a call as Python sees it; ``wait`` lets the device finish what the calls queued."""
-
-    def __init__(self, label: str = "host", wait: Callable[[], object] = lambda: None) -> None:
-        self.label, self._wait = label, wait
-
-    def sample(self, runs: Sequence[Callable[[], object]], repeat: int) -> Sample:
-        turns = [runs[i % len(runs)] for i in range(repeat)]
-        self._wait()
-        start = time.perf_counter_ns()
-        for run in turns:
-            run()
-        self._wait()
-        return Sample((time.perf_counter_ns() - start) / repeat / 1e9)
 
 
 class _Borrowed:
@@ -163,57 +140,17 @@ class DeviceClock:
         return Sample(seconds, cycles / nanoseconds * 1e9 if nanoseconds else None, self._throttling())
 
 
-class Management:
-    """What NVML tells of the first device: read only. ``reason`` says why it tells nothing."""
-
-    def __init__(self, uuid: str = "") -> None:
-        self.reason, self._handle = "", None
-        try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            self._nvml = pynvml
-            try:
-                self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-            except pynvml.NVMLError:
-                self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        except Exception as error:  # not installed, no library, no permission: nothing is measured by it
-            self.reason = f"NVML: {type(error).__name__}: {error}"
-
-    def _ask(self, question: Callable[[Any], Any], *more: Any) -> Any:
-        try:
-            return question(self._handle, *more)
-        except self._nvml.NVMLError as error:
-            return f"not known: {error}"
-
-    def throttling(self) -> tuple[str, ...]:
-        if self._handle is None:
-            return ()
-        bits = self._ask(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
-        return () if isinstance(bits, str) else tuple(why for bit, why in THROTTLING.items() if bits & bit)
-
-    def describe(self) -> dict[str, Any]:
-        if self._handle is None:
-            return {"nvml": self.reason}
-        nvml, clocks = self._nvml, {}
-        for name, kind in (("SM", nvml.NVML_CLOCK_SM), ("memory", nvml.NVML_CLOCK_MEM)):
-            clocks[name] = {
-                "now_MHz": self._ask(nvml.nvmlDeviceGetClockInfo, kind),
-                "max_MHz": self._ask(nvml.nvmlDeviceGetMaxClockInfo, kind),
-            }
-        power = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
-        return {
-            "driver": nvml.nvmlSystemGetDriverVersion(),
-            "clocks": clocks,
-            "power_cap_W": power if isinstance(power, str) else power / 1e3,
-            "throttled": list(self.throttling()),
-        }
-
-
-def reset_persisting_lines() -> str:
-    """Give back L2 lines that somebody asked to keep; what the driver answered."""
+def device_clock(*, cold: bool) -> DeviceClock:
+    """The clock of the first CUDA device; raises Unavailable where there is none."""
     try:
-        code = ctypes.CDLL("libcuda.so.1").cuCtxResetPersistingL2Cache()
-    except (OSError, AttributeError) as error:
-        return f"not reset: {error}"
-    return "reset" if code == 0 else f"not reset: CUDA error {code}"
+        import torch
+    except ImportError as error:
+        raise Unavailable(f"no CUDA device can be reached: {error}") from error
+    if not torch.cuda.is_available():
+        raise Unavailable("no CUDA device: torch.cuda.is_available() is False")
+    return DeviceClock(torch, cold=cold)
+
+
+def device_ceiling(traffic: Traffic, clock: Clock) -> Contender:
+    """The fastest kernel with this traffic on the device of the clock."""
+    raise Unavailable("no copy kernel on this device")

@@ -1,0 +1,292 @@
+"""Runs a suite and makes the document of it: every case against the copy of its bytes, every group with its bars.
+
+What goes wrong with one case is told in its place and does not keep the others from being measured.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from geoact.bench import ceilings
+from geoact.bench.bars import Row, impossible, judge, raw
+from geoact.bench.bars import flags as flags_of
+from geoact.bench.ceilings import Traffic
+from geoact.bench.clocks import Clock, HostClock
+from geoact.bench.contenders import Contender, Group, Unavailable
+from geoact.bench.engine import Budget, Measured, StopRule, first_line, measure
+from geoact.bench.results import KIND, SCHEMA
+from geoact.bench.suite import Call, Case, Family, Suite
+from geoact.bench.summary import Summary, interval, quantile
+
+Told = Callable[[str, int, int], None]
+"""Called with a name, how many are done and how many there are."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a suite is run.
+
+    Parameters
+    ----------
+    seconds : float
+        What one case may cost at most.
+    rule : StopRule
+        When its samples are enough.
+    cold : bool
+        Flush the caches ahead of every sample.
+    batches : int
+        A sample of the host clock is the fastest of so many batches.
+    shortest : float
+        Seconds that a batch lasts at least: short calls are repeated.
+    seed : int
+        Of the order of the contenders.
+    """
+
+    seconds: float = 3.0
+    rule: StopRule = field(default_factory=lambda: StopRule(seconds=0.2, most=400))
+    cold: bool = False
+    batches: int = 5
+    shortest: float = 3e-4
+    seed: int = 0
+
+    @classmethod
+    def quick(cls, cold: bool = False) -> Settings:
+        """Few samples: to see that everything runs, not to quote."""
+        return cls(seconds=0.2, rule=StopRule(least=3, seconds=0.0, most=5), cold=cold, batches=2, shortest=5e-5)
+
+
+class Devices:
+    """The clock of every device, made when the first case asks for it.
+
+    ``made`` may hold clocks already: a simulated one in tests.
+    """
+
+    def __init__(self, settings: Settings, made: Mapping[str, Clock] | None = None) -> None:
+        self._settings, self._made, self._why = settings, dict(made or {}), {}  # type: ignore[var-annotated]
+
+    def clock(self, device: str) -> Clock:
+        """The clock of a device; raises Unavailable where there is none."""
+        if device in self._why:
+            raise Unavailable(self._why[device])
+        if device not in self._made:
+            try:
+                self._made[device] = self._make(device)
+            except Unavailable as error:
+                self._why[device] = str(error)
+                raise
+        return self._made[device]
+
+    def _make(self, device: str) -> Clock:
+        settings = self._settings
+        if device == "cuda":
+            from geoact.bench.device_clock import device_clock
+
+            return device_clock(cold=settings.cold)
+        state = "caches cold" if settings.cold else "caches warm"
+        return HostClock(f"CPU, {state}", batches=settings.batches, flush=ceilings.flush if settings.cold else None)
+
+
+def ceiling(call: Call, clock: Clock, cold: bool) -> Contender:
+    """The copy, or what there is instead, that a call is held against; raises Unavailable."""
+    traffic = Traffic(call.read, call.written, call.threads)
+    if not traffic.total:
+        raise Unavailable("the case declares no bytes")
+    if call.device == "cpu":
+        return ceilings.ceiling(traffic, cold=cold)
+    from geoact.bench.device_clock import device_ceiling
+
+    return device_ceiling(traffic, clock)
+
+
+def group_of(case: Case, call: Call, clock: Clock, cold: bool) -> Group:
+    """A case and its ceiling."""
+    group = Group(case.name, [call.contender(case.name)], labels=dict(case.axes))
+    group.add("ceiling", lambda: ceiling(call, clock, cold))
+    if len(group.contenders) == 2 and Traffic(call.read, call.written).bounded:
+        group.ceilings = (group.contenders[1].name,)
+    group.bytes_moved = call.read + call.written or None
+    group.flops = call.flops or None
+    return group
+
+
+# --- cases ----------------------------------------------------------------------------------------
+
+
+def run_case(case: Case, devices: Devices, settings: Settings) -> dict[str, Any]:
+    """Measure one case; its entry in the document."""
+    entry: dict[str, Any] = {"name": case.name, "axes": {k: _plain(v) for k, v in case.axes.items()}}
+    try:
+        call = case.prepare()
+        clock = devices.clock(call.device)
+        group = group_of(case, call, clock, settings.cold)
+    except Unavailable as error:
+        return entry | {"status": "skipped", "reason": str(error)}
+    except Exception as error:  # of the user's own function: the other cases go on
+        return entry | {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}"}
+    entry |= {"device": call.device, "clock": clock.label, "cache": "cold" if settings.cold else "warm"}
+    entry |= {name: getattr(call, name) for name in ("read", "written", "flops", "threads") if getattr(call, name)}
+    if call.code:
+        entry["code"] = call.code
+    try:
+        found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=settings.shortest)
+    except Exception as error:  # likewise, while it is timed
+        return entry | {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}"}
+    return entry | _outcome(case.name, group, found, call)
+
+
+def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, Any]:
+    if name not in found.samples:
+        wrong = group.missing[name]
+        return {"status": "error" if "WRONG RESULT" in wrong else "skipped", "reason": wrong}
+    seconds = [s / call.calls for s in found.seconds(name)]
+    median = statistics.median(seconds)
+    entry: dict[str, Any] = {"status": "measured", "rounds": len(seconds), "stopped": found.stopped}
+    contender = next(c for c in group.contenders if c.name == name)
+    entry |= {"repeat": contender.repeat, "ns": [_short(s * 1e9) for s in seconds]}
+    entry["summary"] = {k: _short(v * 1e9) if k not in ("n", "outliers") else v
+                        for k, v in vars(Summary.of(seconds)).items()}  # fmt: skip
+    if contender.output is not None:
+        entry["output"] = contender.output
+    if group.bytes_moved:
+        entry["GB/s"] = _short(group.bytes_moved / median / 1e9)
+    if group.flops:
+        entry["GFLOP/s"] = _short(group.flops / median / 1e9)
+    flags = flags_of(found)
+    others = [c for c in group.contenders if c.name != name]
+    if others:
+        (copy,) = others
+        times = found.seconds(copy.name)
+        entry |= {"ceiling": copy.name, "ceiling_ns": [_short(s * 1e9) for s in times]}
+        entry["score"] = score(seconds, times)
+        impossibly = impossible(group, found)
+        if impossibly:
+            threads = "" if call.threads > 1 or call.device != "cpu" else "; does it use more threads than it declares?"
+            return entry | {"status": "error", "reason": impossibly[0] + threads, "flags": flags}
+    elif "ceiling" in group.missing:
+        entry["ceiling_missing"] = group.missing["ceiling"]
+    return entry | ({"flags": flags} if flags else {})
+
+
+def score(seconds: Sequence[float], ceiling_seconds: Sequence[float]) -> dict[str, float]:
+    """Fraction of the speed of the copy, as ratios within rounds: median, quartiles and the interval of the median."""
+    shares = sorted(c / s for s, c in zip(seconds, ceiling_seconds, strict=True))
+    low, high = interval(shares)
+    q1, median, q3 = (quantile(shares, q) for q in (0.25, 0.5, 0.75))
+    return {k: _short(v) for k, v in {"median": median, "q1": q1, "q3": q3, "low": low, "high": high}.items()}
+
+
+def _short(value: float) -> float:
+    """No digits that mean nothing."""
+    return float(f"{value:.6g}")
+
+
+def _plain(value: object) -> object:
+    return value if isinstance(value, (bool, int, float, str)) or value is None else str(value)
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Outcome:
+    """The rows and samples of groups."""
+
+    rows: list[Row] = field(default_factory=list)
+    groups: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cut(self) -> list[str]:
+        """Groups with fewer samples than the rule asks for."""
+        return [name for name, taken in self.groups.items() if taken.get("cut")]
+
+
+def run_group(
+    family: Family, clock_of: Callable[[Group], Clock], rule: StopRule, seconds: float, outcome: Outcome, *,
+    seed: int = 0, shortest: float = 2e-5, bounded: bool = True,
+) -> None:  # fmt: skip
+    """Make a group and measure it; if anything fails a row says so, and nothing is raised.
+
+    A group may say ``shortest`` and which ``clock`` it wants in its labels. ``bounded=False`` believes speeds above
+    the ceiling: those of a dry run mean nothing.
+    """
+    end, name, group = time.monotonic() + seconds, family.title or family.name, None
+    try:
+        group = family.make()
+        name = group.name
+        if not bounded:
+            group.ceilings = ()
+        clock = clock_of(group)
+        shortest = group.labels.pop("shortest", shortest)
+        group.labels["clock"] = clock.label
+        left = max(0.0, end - time.monotonic())
+        found = measure(group, clock, rule, left, seed=seed, shortest=shortest)
+        outcome.rows += judge(group, found)
+        outcome.groups[group.name] = raw(group, found)
+    except Exception as error:  # one group that fails must not take the others with it
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        outcome.rows.append(Row(name, "ran to its end", "exact", "", met="error", reason=reason))
+    finally:
+        if group is not None:
+            group.after()
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+def run(
+    suite: Suite,
+    settings: Settings,
+    *,
+    environment: Mapping[str, Any],
+    cases: Iterable[Case] | None = None,
+    families: Sequence[Family] | None = None,
+    devices: Devices | None = None,
+    group_seconds: float = 300.0,
+    told: Told = lambda name, done, total: None,
+) -> dict[str, Any]:
+    """Run cases and groups of a suite, by default all, and return the document.
+
+    ``group_seconds`` is what all groups may cost together.
+    """
+    chosen = list(suite.cases.values() if cases is None else cases)
+    groups = list(suite.families if families is None else families)
+    suite.setup()
+    devices = devices or Devices(settings)
+    entries, total = [], len(chosen) + len(groups)
+    for done, case in enumerate(chosen):
+        told(case.name, done, total)
+        entries.append(run_case(case, devices, settings))
+    outcome, budget = Outcome(), Budget(group_seconds, sum(f.weight for f in groups))
+    for done, family in enumerate(groups):
+        told(family.name, len(chosen) + done, total)
+        run_group(
+            family,
+            lambda group: devices.clock(group.labels.get("clock", "cpu")),
+            settings.rule,
+            budget.part(family.weight),
+            outcome,
+            seed=settings.seed + done,
+            shortest=settings.shortest,
+        )
+    told("", total, total)
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        "suite": suite.name,
+        "cache": "cold" if settings.cold else "warm",
+        "environment": dict(environment),
+        "cases": entries,
+        "rows": [row.document() for row in outcome.rows],
+        "groups": outcome.groups,
+    }
+
+
+def failures(document: Mapping[str, Any]) -> list[str]:
+    """What was wrong: cases and rows that are errors, one line each."""
+    cases = [f"{c['name']}: {c['reason']}" for c in document["cases"] if c["status"] == "error"]
+    rows = [f"{r['group']}: {r['bar']}: {r.get('reason', '')}" for r in document["rows"] if r.get("met") == "error"]
+    return cases + rows

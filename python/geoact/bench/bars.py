@@ -108,7 +108,7 @@ def impossible(group: Group, measured: Measured) -> list[str]:
     medians = {c.name: statistics.median(measured.seconds(c.name)) / c.calls for c in group.contenders}
     best = min(medians[name] for name in ceilings)
     return [
-        f"{name} runs at {best / median:.1%} of the best copy of the same bytes ({min(ceilings, key=medians.get)})"
+        f"{name} runs at {best / median:.1%} of the best copy of the same bytes ({min(ceilings, key=lambda c: medians[c])})"
         for name, median in medians.items()
         if best / median > IMPOSSIBLE
     ]

@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from geoact.bench.gate.decide import Judged, Measurement, Rule, Verdict, judge
+from geoact.bench.gate.decide import VERDICTS, Judged, Measurement, Rule, Verdict, judge
 from geoact.bench.gate.process import Worker, WorkerError
 from geoact.bench.gate.sides import Side
+from geoact.bench.results import ResultError
 
 A, TWIN, B = "A", "A'", "B"
 ROLES = (A, TWIN, B)
@@ -140,6 +141,7 @@ class Comparison:
             "b": self.b.as_document(),
             "code": self.verdict.code,
             "headline": self.verdict.headline,
+            "strict": self.verdict.strict,
             "same_machine_code": self.same_code,
             "rule": asdict(self.rule),
             "plan": asdict(self.plan),
@@ -157,6 +159,21 @@ def as_row(case: Judged) -> dict[str, Any]:
         for key, value in asdict(case).items()
         if value is not None and value != "" and value != []
     }
+
+
+def verdict_of(found: Mapping[str, Any], name: str) -> Verdict:
+    """The verdict that a stored comparison holds. Raises ResultError."""
+    if found.get("schema") != SCHEMA or not isinstance(found.get("cases"), list):
+        raise ResultError(f"{name} is no comparison of schema {SCHEMA}")
+    try:
+        cases = [Judged(**row) for row in found["cases"]]
+        unknown = [case.verdict for case in cases if case.verdict not in VERDICTS]
+        refused = list(found.get("refused", []))
+    except TypeError as error:
+        raise ResultError(f"{name} has a case that cannot be read: {error}") from error
+    if unknown:
+        raise ResultError(f"{name} has a verdict {unknown[0]!r} that there is not")
+    return Verdict(cases, refused, strict=bool(found.get("strict")))
 
 
 class Incarnation:

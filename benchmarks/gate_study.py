@@ -2,10 +2,10 @@
 
     python benchmarks/gate_study.py [--repetitions 20] [--slowdown 5] [--only GLOB] [--json FILE]
 
-Part one compares the installed geoact with itself over all cases of suite.py: every REGRESSED is a false alarm. Part two
-makes three cases of side B slower by waiting inside the timed span: each that is not REGRESSED is a miss. Both sides have
-the same machine code, so that rule is off. Every repetition starts its own processes. The result, with the verdict on
-every case of every repetition, goes to benchmarks/results/; docs/benchmarking.md shows it.
+Part one compares the installed geoact with itself over all cases of suite.py: every REGRESSED is a false alarm. Part
+two makes three cases of side B slower by waiting inside the timed span: each that is not REGRESSED is a miss. Both
+sides have the same machine code, so that rule is off. Every repetition starts its own processes. The result, with the
+verdict on every case of every repetition, goes to benchmarks/results/; docs/benchmarking.md shows it.
 """
 
 from __future__ import annotations

@@ -39,7 +39,15 @@ suite = Suite("geoact", package="geoact", ignore=("bench/*", "study/*", "torch/*
 
 # --- cases --------------------------------------------------------------------------------------------------
 
-SIZES = {"64Ki": IN_L2, "32Mi": OUT_OF_CACHE, "4096x1024": (4096, 1024)}
+SIZES = {
+    "64": (64,),
+    "64Ki": IN_L2,
+    "1Mi": (MIB,),
+    "8Mi": (8 * MIB,),
+    "32Mi": OUT_OF_CACHE,
+    "4096x1024": (4096, 1024),
+    "4096x4096": (4096, 4096),
+}
 ROWS = list(geoact.activations())
 LARGE = ("relu", "sigmoid", "gelu")  # one that compares, one with an exponential, one with more arithmetic
 WITH_AND_WITHOUT = ("none", "tensor")
@@ -135,19 +143,20 @@ def peer(kind: str, function: str, shape: tuple[int, ...]) -> Contender:
     return Contender(kind, [run], check)
 
 
-def of(shape: tuple[int, ...], dtype: str = "float32") -> dict[str, str]:
+def of(size: str, dtype: str = "float32") -> dict[str, str]:
     """Labels of the rows of a group."""
-    return {"dtype": dtype, "elements": str(prod(shape))}
+    return {"dtype": dtype, "size": size}
 
 
 # --- bars: one array after the other ------------------------------------------------------------------------
 
 
-def versus_copy_and_others(group: Group, shape: tuple[int, ...], limits: dict[str, float]) -> Group:
+def versus_copy_and_others(group: Group, limits: dict[str, float]) -> Group:
     """ReLU and sigmoid, with and without statistics, against the copy and against the activation alone by others.
 
     ``limits`` belong to the bars of that title.
     """
+    shape = SIZES[group.labels["size"]]
     best = add_ceilings(group, "copy", shape)
     for function, shown in (("relu", "ReLU"), ("sigmoid", "sigmoid")):
         group.contenders += [
@@ -172,24 +181,24 @@ def versus_copy_and_others(group: Group, shape: tuple[int, ...], limits: dict[st
 @suite.group(weight=2)
 def memory() -> Group:
     """128 MiB in, 128 MiB out."""
-    group = Group("float32, 128 MiB, out of cache", labels=of(OUT_OF_CACHE))
+    group = Group("float32, 128 MiB, out of cache", labels=of("32Mi"))
     limits = {"ReLU + statistics vs the best copy": 1.10, "sigmoid + statistics vs the best copy": 1.8}
-    return versus_copy_and_others(group, OUT_OF_CACHE, limits)
+    return versus_copy_and_others(group, limits)
 
 
 @suite.group()
 def cache() -> Group:
     """256 KiB in, 256 KiB out."""
-    group = Group("float32, 256 KiB, L2-resident", labels=of(IN_L2))
+    group = Group("float32, 256 KiB, L2-resident", labels=of("64Ki"))
     limits = {"sigmoid + statistics vs torch without": 1.0, "sigmoid without statistics vs torch": 0.6}
-    return versus_copy_and_others(group, IN_L2, limits)
+    return versus_copy_and_others(group, limits)
 
 
 @suite.group()
 def alignment() -> Group:
-    group = Group("alignment, float32, 128 MiB", labels=of(OUT_OF_CACHE))
+    group = Group("alignment, float32, 128 MiB", labels=of("32Mi"))
     for offset in (0, 4, 16):
-        group.contenders.append(ours(f"offset {offset}", Pass("relu", OUT_OF_CACHE, per="tensor", offset=offset)))
+        group.contenders.append(ours(f"offset {offset}", Pass("relu", SIZES["32Mi"], per="tensor", offset=offset)))
     for offset in (4, 16):
         title = f"ReLU + statistics, x and y misaligned by {offset} bytes vs aligned"
         group.bars.append(Bar(title, f"offset {offset}", ("offset 0",), at_most=1.10))
@@ -198,8 +207,7 @@ def alignment() -> Group:
 
 @suite.group()
 def channel() -> Group:
-    shape = (4096, 4096)
-    group = Group("per channel, float32, 4096 x 4096", labels=of(shape))
+    group, shape = Group("per channel, float32, 4096 x 4096", labels=of("4096x4096")), SIZES["4096x4096"]
     for function in ("relu", "sigmoid"):
         for per in ("tensor", "channel", "row"):
             group.contenders.append(ours(f"{function} {per}", Pass(function, shape, per=per)))
@@ -213,39 +221,40 @@ def channel() -> Group:
 
 @suite.group("backward")
 def backward_group() -> Group:
-    group = Group("backward, float32, 128 MiB, out of cache", labels=of(OUT_OF_CACHE))
-    best = add_ceilings(group, "merge", OUT_OF_CACHE)
+    group, shape = Group("backward, float32, 128 MiB, out of cache", labels=of("32Mi")), SIZES["32Mi"]
+    best = add_ceilings(group, "merge", shape)
     for function in ("relu", "sigmoid", "silu"):
         timed = f"{function} backward"
-        group.contenders.append(ours(timed, Pass(function, OUT_OF_CACHE, direction="backward", per="tensor")))
+        group.contenders.append(ours(timed, Pass(function, shape, direction="backward", per="tensor")))
         title = f"{function} backward + GradientStats vs the best 2-read-1-write kernel"
         group.bars.append(Bar(title, timed, best, at_most=1.2))
     return group
 
 
-def narrow(where: str, shape: tuple[int, ...]) -> Group:
+def narrow(where: str, size: str) -> Group:
     """bfloat16 against float32."""
-    group = Group(f"bfloat16 vs float32, same element count, {where}", labels=of(shape, "bfloat16"))
+    group = Group(f"bfloat16 vs float32, same element count, {where}", labels=of(size, "bfloat16"))
     for function in ("relu", "sigmoid"):
         for dtype in ("float32", "bfloat16"):
-            group.contenders.append(ours(f"{function} {dtype}", Pass(function, shape, dtype, per="tensor")))
+            group.contenders.append(ours(f"{function} {dtype}", Pass(function, SIZES[size], dtype, per="tensor")))
         title = f"{function} + statistics, bfloat16 vs float32, {where}"
         group.bars.append(Bar(title, f"{function} bfloat16", (f"{function} float32",), at_most=1.0))
     return group
 
 
-for _where, _shape in (("L2", IN_L2), ("32 Mi elements", OUT_OF_CACHE)):
-    suite.group("narrow")(partial(narrow, _where, _shape))
+for _where, _size in (("L2", "64Ki"), ("32 Mi elements", "32Mi")):
+    suite.group("narrow")(partial(narrow, _where, _size))
 
 # --- bars: other software, calls, threads -------------------------------------------------------------------
 
 LEAST = {"torch eager": 30, "torch.compile": 8}
 
 
-def same_record(function: str, shape: tuple[int, ...], where: str, kinds: tuple[str, ...]) -> Group:
+def same_record(function: str, size: str, where: str, kinds: tuple[str, ...]) -> Group:
     """The activation and the same statistics by others: what users of that software would write."""
     title = f"{function} + the same statistics by {kinds[0] if len(kinds) == 1 else 'others'}, {where}"
-    group = Group(title, [ours("geoact", Pass(function, shape, per="tensor"))], labels=of(shape))
+    shape = SIZES[size]
+    group = Group(title, [ours("geoact", Pass(function, shape, per="tensor"))], labels=of(size))
     for kind in kinds:
         group.add(kind, partial(peer, kind, function, shape))
         bar = f"{kind}, {function} + statistics vs geoact"
@@ -254,16 +263,16 @@ def same_record(function: str, shape: tuple[int, ...], where: str, kinds: tuple[
 
 
 for _function in ("sigmoid", "relu"):
-    suite.group("peers")(partial(same_record, _function, IN_L2, "L2-resident", tuple(peers.PEERS)))
+    suite.group("peers")(partial(same_record, _function, "64Ki", "L2-resident", tuple(peers.PEERS)))
 for _kind in peers.PEERS:  # seconds a call: a group of its own for each, or there would be too few rounds
-    suite.group("peers")(partial(same_record, "sigmoid", (8 * MIB,), "32 MiB", (_kind,)))
+    suite.group("peers")(partial(same_record, "sigmoid", "8Mi", "32 MiB", (_kind,)))
 
 
 @suite.group()
 def call() -> Group:
     """64 elements, an output allocated by the call, as users write it."""
-    group = Group("call overhead, 64 float32 elements", labels=of((64,)))
-    x, stats = cases.array((64,), "float32"), geoact.GeometryStats()
+    group = Group("call overhead, 64 float32 elements", labels=of("64"))
+    x, stats = cases.array(SIZES["64"], "float32"), geoact.GeometryStats()
     expected = np.maximum(x, 0)
 
     def writes(name: str, run: Callable[[], np.ndarray]) -> Contender:
@@ -311,10 +320,10 @@ def processors_to_be_had() -> float:
 @suite.group()
 def threads() -> Group:
     """4 MiB in, 4 MiB out: sixteen chunks of 64 Ki elements, each of which fits the L2 of its core."""
-    shape, share = (MIB,), processors_to_be_had()
-    group = Group("two threads, float32, chunks of 256 KiB", labels=of(shape), after=one_thread)
+    share = processors_to_be_had()
+    group = Group("two threads, float32, chunks of 256 KiB", labels=of("1Mi"), after=one_thread)
     for function in ("sigmoid", "gelu"):
-        contender = ours("", Pass(function, shape, per="tensor"))
+        contender = ours("", Pass(function, SIZES["1Mi"], per="tensor"))
         for count in (1, 2):
             name, before = f"{function}, {count}", partial(geoact.set_num_threads, count)
             if share < 1.8:

@@ -112,6 +112,10 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     ({"groups": []}, "groups is missing or no dict"),
     ({"cases": [3]}, "a case has no name"),
     ({"cases": [{"status": "measured"}]}, "a case has no name"),
+    ({"cases": [{"name": "f"}]}, "the status of f is None, not measured, skipped, error"),
+    ({"cases": [{"name": "f", "status": "fast"}]}, "the status of f is 'fast', not measured"),
+    ({"rows": [3]}, "a row has no group and bar"),
+    ({"rows": [{"group": "a"}]}, "a row has no group and bar"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_document_is_named(tmp_path, change, message):
     with pytest.raises(ResultError, match=message):
@@ -249,6 +253,11 @@ def test_pytest_benchmarks_own_command_compares_what_we_wrote(theirs, tmp_path):
     ({"benchmarks": [{"stats": {"data": [1.0]}}]}, "a benchmark has no name"),
     ({"benchmarks": [{"name": "t", "stats": {"data": [1.0, math.nan]}}]}, "ns of t must be a list of positive numbers"),
     ({"benchmarks": [{"name": "t", "stats": {"data": [0.0]}}]}, "ns of t must be a list of positive numbers"),
+    *(({"benchmarks": wrong}, "result.json is not laid out as pytest-benchmark does") for wrong in (
+        None, 3, [3], [{"name": "t", "stats": 3}], [{"name": "t", "stats": {"data": ["x"]}}],
+        [{"name": "t", "stats": {"data": [None]}}], [{"name": "t", "stats": {"data": 3}}])),
+    ({"benchmarks": [], "machine_info": 3}, "is not laid out as pytest-benchmark does"),
+    ({"benchmarks": [], "commit_info": 3}, "is not laid out as pytest-benchmark does"),
 ])  # fmt: skip
 def test_what_is_wrong_with_a_file_of_pytest_benchmark_is_named(tmp_path, change, message):
     with pytest.raises(ResultError, match=message):

@@ -27,7 +27,7 @@ class SimulatedClock:
         told = runs[0]()
         for i in range(1, repeat):
             runs[i % len(runs)]()
-        name, seconds = told if isinstance(told, tuple) else ("copy", self.copy)
+        name, seconds = told if isinstance(told, tuple) and isinstance(told[0], str) else ("copy", self.copy)
         self.order.append(name)
         if name in self.broken:
             raise Untimeable("waits for the device")

@@ -107,7 +107,19 @@ def test_before_is_called_ahead_of_every_sample():
 
 # --- what it needs --------------------------------------------------------------------------------
 
-CORE = {"suite", "contenders", "clocks", "ceilings", "engine", "bars", "summary", "runner", "results", "environment", "timing"}
+CORE = {
+    "suite",
+    "contenders",
+    "clocks",
+    "ceilings",
+    "engine",
+    "bars",
+    "summary",
+    "runner",
+    "results",
+    "environment",
+    "timing",
+}
 
 
 @pytest.mark.parametrize("name", sorted(CORE))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from geoact.bench import ceilings
-from geoact.bench.ceilings import Traffic
+from geoact.bench.ceilings import Traffic, flush
+from geoact.bench.ceilings import ceiling as fastest_copy
 from geoact.bench.clocks import Clock, HostClock
 from geoact.bench.contenders import Contender, Unavailable
 from geoact.bench.engine import StopRule
@@ -75,7 +75,7 @@ class Devices:
 
             return device_clock(cold=settings.cold)
         state = "caches cold" if settings.cold else "caches warm"
-        return HostClock(f"CPU, {state}", batches=settings.batches, flush=ceilings.flush if settings.cold else None)
+        return HostClock(f"CPU, {state}", batches=settings.batches, flush=flush if settings.cold else None)
 
 
 def ceiling(call: Call, clock: Clock, cold: bool) -> Contender:
@@ -84,7 +84,7 @@ def ceiling(call: Call, clock: Clock, cold: bool) -> Contender:
     if not traffic.total:
         raise Unavailable("the case declares no bytes")
     if call.device == "cpu":
-        return ceilings.ceiling(traffic, cold=cold)
+        return fastest_copy(traffic, cold=cold)
     from geoact.bench.device_clock import device_ceiling
 
     return device_ceiling(traffic, clock)

@@ -25,6 +25,7 @@ from geoact.bench.results import ResultError
 A, TWIN, B = "A", "A'", "B"
 ROLES = (A, TWIN, B)
 SCHEMA, KIND = 1, "geoact-compare"
+WARM_UP = 0.2  # seconds, at most, of a case and of its control
 
 Told = Callable[[str, int, int], None]
 
@@ -319,10 +320,12 @@ def _prepare(worker: Worker, role: str, name: str, samples: Samples, slowdown: f
 
 def _calibrate(group: Incarnation, samples: Samples, plan: Plan) -> None:
     """All sides repeat as often, and use the same control."""
-    known = {"control": samples.control} if samples.control else {}
-    first = group.workers[A].ask("calibrate", **known)
+    seconds = min(WARM_UP, plan.seconds / 3)
+    first = group.workers[A].ask("calibrate", control=samples.control or None, seconds=seconds)
     samples.control = first["control"]
-    answers = [first] + [group.workers[role].ask("calibrate", control=first["control"]) for role in (TWIN, B)]
+    answers = [first] + [
+        group.workers[role].ask("calibrate", control=first["control"], seconds=seconds) for role in (TWIN, B)
+    ]
     most = {key: max(answer[key] for answer in answers) for key in ("repeat", "control_repeat")}
     for role in ROLES:
         group.workers[role].ask("repeat", **most)

@@ -208,7 +208,7 @@ def judge(measurements: Sequence[Measurement], rule: Rule = Rule()) -> list[Judg
     Raises ValueError if a measured case has no values, or one that is not finite.
     """
     measured = [m for m in measurements if not m.missing]
-    resamples = max(rule.resamples, math.ceil(4 * max(1, len(measured)) / rule.alpha))
+    resamples = max(rule.resamples, math.ceil(2 * max(1, len(measured)) / rule.alpha))
     found: dict[str, tuple[Judged, _Estimate]] = {}
     slower, faster, moved = {}, {}, {}
     for m in measured:

@@ -24,7 +24,11 @@ DEFAULT_BYTES = 1 << 20  # of the control where a case declares no traffic
 
 
 def load_bench() -> ModuleType:
-    """geoact.bench out of the folder of this file, whatever other version is installed."""
+    """geoact.bench out of the folder of this file, whatever other version is installed.
+
+    Modules that a worker loads import names and not modules from here: ``from geoact.bench import engine`` would make
+    Python import geoact as well, which may be another version, or not there.
+    """
     known = sys.modules.get("geoact.bench")
     if known is not None:
         return known
@@ -154,18 +158,19 @@ class Side:
         }
 
     def _control(self, name: str | None) -> Any:
-        from geoact.bench import ceilings, timing
-        from geoact.bench.ceilings import Traffic
+        from geoact.bench.ceilings import Traffic, contestants
+        from geoact.bench.ceilings import ceiling as fastest_copy
+        from geoact.bench.timing import ceiling
 
         call = self.call
         if call.device != "cpu":
-            return timing.ceiling(call, self.clock, self.cold)
+            return ceiling(call, self.clock, self.cold)
         traffic = Traffic(call.read, call.written, call.threads)
         if not traffic.total:
             traffic = Traffic(DEFAULT_BYTES, DEFAULT_BYTES, call.threads)
         if name is None:
-            return ceilings.ceiling(traffic, cold=self.cold)
-        return next(c for c in ceilings.contestants(traffic) if c.name == name)
+            return fastest_copy(traffic, cold=self.cold)
+        return next(c for c in contestants(traffic) if c.name == name)
 
     def repeat(self, repeat: int, control_repeat: int) -> dict[str, Any]:
         """Use what all sides use."""

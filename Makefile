@@ -77,7 +77,7 @@ MEASURED = benchmarks/results/$(shell $(BENCH_VENV)/bin/python -c \
   "from geoact.bench import environment as e; print(e.slug(e.describe()))").json
 
 bench: $(BENCH_VENV)/ready
-	$(BENCH_VENV)/bin/geoact bench run benchmarks/suite.py --all --json $(MEASURED)
+	$(BENCH_VENV)/bin/geoact bench run benchmarks/suite.py --json $(MEASURED)
 	$(BENCH_VENV)/bin/python benchmarks/watching.py
 
 # The files that say what geoact computes; the others are about threads, packages and commands.

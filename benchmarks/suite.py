@@ -1,6 +1,6 @@
 """geoact's own suite: every activation against the copy of its bytes, and the bars that the design sets on a CPU.
 
-    geoact bench run benchmarks/suite.py [--cases | --bars] [--only memory] [--set activation=relu]
+    geoact bench run benchmarks/suite.py [--no-cases] [--no-bars] [--only memory] [--set activation=relu]
 
 Declared once, for `make bench`, the tables of the documentation, the gate, and `pytest benchmarks`. A new row of the
 registry is measured without a line here. One thread, except in the bar about two. Inputs are seeded and normal; every

@@ -139,7 +139,7 @@ def _documents() -> Iterator[dict[str, Any]]:
     """What `make bench` stored of geoact's own suite, machine by machine."""
     for path in sorted(RESULTS.glob("*.json")):
         found = _stored(path) or {}
-        if found.get("kind") == results.KIND and found.get("suite") == "geoact":
+        if found.get("kind") == results.KIND and found.get("suite") == "geoact" and not found.get("quick"):
             yield results.checked(found, path.name)
 
 

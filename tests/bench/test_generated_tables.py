@@ -78,6 +78,7 @@ def test_every_machine_has_its_table(generate, tmp_path):
 
 def test_other_results_are_left_alone(generate, tmp_path):
     store(tmp_path, suite="geoact-gpu")
+    store(tmp_path, "quick.json", quick=True)
     (tmp_path / "accuracy.json").write_text('{"schema": 1, "rows": []}')
     for table in (generate.bars, generate.bench_cases):
         assert table() == "Not measured yet: run `make bench`.\n"

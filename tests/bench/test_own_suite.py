@@ -7,8 +7,8 @@ import geoact
 import numpy as np
 import pytest
 from geoact.bench import runner
-from geoact.bench.runner import Devices, Settings
 from geoact.bench.suite import load
+from geoact.bench.timing import Devices, Settings
 from support.simulated import RULE, SimulatedClock
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"

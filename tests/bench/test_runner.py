@@ -3,11 +3,12 @@
 import json
 
 import pytest
-from geoact.bench import Bar, Call, Contender, Group, Suite, Unavailable, ceilings, runner
+from geoact.bench import Bar, Call, Contender, Group, Suite, Unavailable, ceilings, runner, timing
 from geoact.bench.clocks import HostClock
 from geoact.bench.engine import StopRule
 from geoact.bench.results import checked, dumps
-from geoact.bench.runner import Devices, Settings, failures
+from geoact.bench.runner import failures
+from geoact.bench.timing import Devices, Settings
 from support.simulated import COPY, SimulatedClock
 
 QUICK = Settings(seconds=2.0, rule=StopRule(least=4, seconds=0.0, most=6), shortest=0.0)
@@ -152,7 +153,7 @@ def test_a_case_without_a_ceiling_here_is_measured_without(monkeypatch):
     def missing(*_, **__):
         raise Unavailable("the compiled copy kernels: not built")
 
-    monkeypatch.setattr(ceilings, "ceiling", missing)
+    monkeypatch.setattr(timing, "fastest_copy", missing)
     (case,) = run(suite_of(f=lambda: timed(COPY)))["cases"]
     assert (case["status"], case["ceiling_missing"]) == ("measured", "the compiled copy kernels: not built")
 
@@ -232,8 +233,7 @@ def test_the_clock_of_the_cpu_says_in_which_state_the_caches_are(cold, label):
 
 def test_a_cold_run_says_so_everywhere(monkeypatch):
     asked = []
-    real = ceilings.ceiling
-    monkeypatch.setattr(ceilings, "ceiling", lambda traffic, cold: asked.append(cold) or real(traffic))
+    monkeypatch.setattr(timing, "fastest_copy", lambda traffic, cold: asked.append(cold) or ceilings.ceiling(traffic))
     settings = Settings.quick(cold=True)
     document = run(suite_of(f=lambda: timed(COPY)), settings=settings)
     assert (document["cache"], document["cases"][0]["cache"], asked) == ("cold", "cold", [True])

@@ -1,207 +1,308 @@
-"""The clocks and the counts of the GPU benchmark: kernels that compile, a fake device that keeps the order, a trace."""
+"""The clock of a CUDA device on a simulated one: what is timed and what is not, and what is known of a sample."""
 
-import re
-import shutil
-import subprocess
-import sys
-import time
-from pathlib import Path
+import itertools
 
-import numpy as np
 import pytest
+from geoact.bench import Call, Traffic, Unavailable, device_clock, devices, runner
+from geoact.bench.bars import judge, raw
+from geoact.bench.clocks import Untimeable
+from geoact.bench.contenders import Bar, Contender, Group
+from geoact.bench.device_clock import ATTEMPTS, SHORTEST, DeviceClock, contestants, device_ceiling
+from geoact.bench.engine import StopRule, measure
+from geoact.bench.suite import Case
+from support.simulated_device import BANDWIDTH, FLUSH, HERTZ, LAUNCH, LONGEST, Evidence, SimulatedDevice, Unheld
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import clocks
-import counting
-from engine import Untimeable
-
-
-def test_the_kernels_compile(tmp_path):
-    if shutil.which("nvcc") is None:
-        pytest.skip("nvcc is not installed")
-    command = [
-        "nvcc",
-        "-cubin",
-        "-arch=sm_90",
-        "-Werror",
-        "all-warnings",
-        "-o",
-        str(tmp_path / "a"),
-        str(clocks.SOURCE),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+SHORT = 2_000  # ns
+RULE = StopRule(seconds=0.0, most=40)
 
 
-def test_every_kernel_that_is_launched_exists():
-    source = clocks.SOURCE.read_text(encoding="utf-8")
-    defined = set(re.findall(r"__global__ void (\w+)\(", source))
-    callers = "".join((BENCHMARKS / name).read_text(encoding="utf-8") for name in ("clocks.py", "gpu_cases.py"))
-    used = set(re.findall(r'launch\("(\w+)"', callers)) | {"copy", "copy_streaming", "merge", "merge_streaming"}
-    assert used == defined
+def clock_of(device, cold=False, **evidence):
+    return DeviceClock(device, cold=cold, management=Evidence(**evidence))
 
 
-def test_the_host_clock_times_a_run():
-    done = []
-    sample = clocks.HostClock().sample([lambda: time.sleep(2e-3), lambda: done.append(1)], 4)
-    assert 1e-3 < sample.seconds < 5e-2
-    assert len(done) == 2
+def nanoseconds(sample):
+    return pytest.approx(sample.seconds * 1e9, rel=1e-9)
 
 
-def test_nvml_that_is_not_there_says_why():
-    management = clocks.Management()
-    if not management.reason:
-        pytest.skip("NVML is here")
-    assert management.throttling() == ()
-    assert management.describe() == {"nvml": management.reason}
+# --- what is timed --------------------------------------------------------------------------------
 
 
-def trace(*events):
-    """Of the profiler: the counted range, from 100 to 200 on thread 7, and what else there is."""
-    counted = {"cat": "user_annotation", "name": counting.RANGE, "ts": 100, "dur": 100, "tid": 7}
-    return [counted, *({"ts": 150, "tid": 7, "name": name, "cat": cat} | more for cat, name, more in events)]
+@pytest.mark.parametrize("repeat", [1, 10])
+def test_a_short_kernel_takes_as_long_as_it_runs(repeat):
+    device = SimulatedDevice()
+    sample = clock_of(device).sample([device.kernel("short", SHORT)], repeat)
+    assert nanoseconds(sample) == SHORT
 
 
-def test_launches_and_waits_are_read_from_a_trace():
-    counts = counting.of_trace(
-        trace(
-            ("kernel", "forward", {"tid": 99}),
-            ("kernel", "forward", {"tid": 99, "ts": 250}),  # on the device later than queued
-            ("gpu_memset", "Memset", {"tid": 99}),
-            ("cuda_runtime", "cudaLaunchKernel", {}),
-            ("cuda_runtime", "cudaStreamSynchronize", {}),
-            ("cuda_runtime", "cudaDeviceSynchronize", {"ts": 300}),  # ours, after the calls
-            ("cuda_runtime", "cudaDeviceSynchronize", {"tid": 8}),
-            ("cpu_op", "aten::relu", {}),
-        ),
-        calls=3,
-    )
-    assert counts.launched == ("forward", "forward", "Memset")
-    assert counts.waits == ("cudaStreamSynchronize",)
-    assert counts.launches_per_call == 1
-    with pytest.raises(RuntimeError, match="0 times"):
-        counting.of_trace([], 1)
-    assert [counting.rounded(n) for n in (0, 1, 512, 513)] == [0, 512, 512, 1024]
+@pytest.mark.parametrize("repeat", [1, 10])
+def test_without_a_blocker_the_time_is_that_of_python_launching(repeat):
+    device = Unheld()
+    sample = clock_of(device).sample([device.kernel("short", SHORT)], repeat)
+    assert sample.seconds * 1e9 >= LAUNCH
+    assert sample.seconds * 1e9 == pytest.approx(LAUNCH + SHORT / repeat)
 
 
-class FakeDevice:
-    """Enough of torch.cuda and of stream.cu for the device clock: time is counted in launches, the order is kept."""
-
-    def __init__(self, queueing=0.0):
-        self.log, self.cuda, self.int32, self.int64 = [], self, "int32", "int64"
-        self.L2_cache_size, self.multi_processor_count, self.queueing = 50 << 20, 4, queueing
-        self.word, self.report = np.zeros(1, np.int32), np.zeros(3, np.uint64)
-        self.sink = self
-        self.nbytes = 0
-
-    def get_device_properties(self, index):
-        return self
-
-    def Event(self, enable_timing):
-        return FakeEvent(self)
-
-    def synchronize(self):
-        self.log.append("synchronize")
-
-    def zeros(self, size, **_):
-        self.log.append(f"zeros {size}")
-        return self
-
-    def data_ptr(self):
-        return 0
-
-    def sum(self, *_, **__):
-        self.log.append("sum")
-
-    def _sleep(self, cycles):
-        self.log.append("sleep")
-
-    def launch(self, name, *_):
-        self.log.append(name)
+def test_a_long_kernel_needs_no_blocker():
+    for device in (SimulatedDevice(), Unheld()):
+        run = device.kernel("long", 1_000_000)
+        assert clock_of(device).sample([run], 10).seconds == pytest.approx(1e-3, rel=1e-2)
 
 
-class FakeEvent:
-    def __init__(self, device):
-        self.device = device
-
-    def record(self):
-        self.device.log.append("event")
-
-    def synchronize(self):
-        released = bool(self.device.word[0])
-        self.device.log.append("wait")
-        self.device.report[:] = (1_500_000, 1_000_000, released)
-
-    def elapsed_time(self, other):
-        return 2.0
+def test_everything_is_queued_while_the_stream_is_held_back_and_the_flush_is_not_timed():
+    device = SimulatedDevice()
+    clock = clock_of(device, cold=True)
+    device.done.clear()
+    sample = clock.sample([device.kernel("run", SHORT)], 3)
+    assert device.order == ["hold", "flush", "event", "run", "run", "run", "event"]
+    hold, flush, begin, *_, end = device.done
+    assert hold.end >= max(work.queued for work in device.done)
+    assert flush.end - flush.begin == FLUSH
+    assert begin.begin == flush.end
+    assert end.begin - begin.begin == 3 * SHORT
+    assert nanoseconds(sample) == SHORT
 
 
-def device_clock(fake, monkeypatch, cold=True, kernels=True):
-    def made(torch):
-        if not kernels:
-            raise ImportError("no CuPy")
-        return fake
-
-    monkeypatch.setattr(clocks, "Kernels", made)
-    clock = clocks.DeviceClock(fake, cold=cold)
-    fake.log.clear()
-    return clock
+def test_a_warm_clock_does_not_flush():
+    device = SimulatedDevice()
+    clock_of(device).sample([device.kernel("run", SHORT)], 1)
+    assert device.order == ["hold", "event", "run", "event"]
 
 
-def test_the_device_clock_queues_everything_while_the_stream_is_held_back(monkeypatch):
-    fake = FakeDevice()
-    clock = device_clock(fake, monkeypatch)
+@pytest.mark.parametrize(("cold", "label"), [(True, "GPU events, L2 cold"), (False, "GPU events, L2 warm")])
+def test_the_label_says_in_which_state_the_cache_is(cold, label):
+    assert clock_of(SimulatedDevice(), cold).label == label
+
+
+def test_buffers_take_turns_so_that_every_run_meets_a_cold_cache():
+    device = SimulatedDevice()
+    runs = [device.kernel("run", SHORT, cold=5_000, buffer=i) for i in range(4)]
+    clock = clock_of(device, cold=True)
+    assert [nanoseconds(clock.sample(runs, 4)) for _ in range(2)] == [5_000, 5_000]
+    assert nanoseconds(clock.sample(runs, 8)) == (5_000 + SHORT) / 2  # from the fifth on they have been met
+    assert nanoseconds(clock_of(device).sample(runs, 4)) == SHORT
+
+
+def test_short_kernels_are_batched_by_the_engine_on_rotating_buffers():
+    device = SimulatedDevice()
+    runs = [device.kernel(f"run {i}", SHORT) for i in range(4)]
+    group = Group("a case", [Contender("kernel", runs)])
+    found = measure(group, clock_of(device), RULE, 5.0)
+    repeat = group.contenders[0].repeat
+    assert repeat in (10, 11)  # the ceiling of a quotient of two floating-point numbers
+    assert (repeat - 1) * SHORT <= SHORTEST * 1e9 <= repeat * SHORT
+    assert device.order[-repeat - 2 :] == ["event", *(f"run {i % 4}" for i in range(repeat)), "event"]
+    assert found.seconds("kernel") == [pytest.approx(SHORT / 1e9)] * RULE.least
+
+
+@pytest.mark.parametrize(("l2", "size"), [(50 << 20, 256 << 20), (200 << 20, 400 << 20)])
+def test_twice_the_cache_and_at_least_256_mebibytes_are_read(l2, size):
+    assert devices.flushed_bytes(l2) == size
+
+
+# --- what cannot be timed -------------------------------------------------------------------------
+
+
+def waiting(device, times=10**9):
+    """A run that waits for the device, so many times."""
+    left = itertools.count(1)
 
     def run():
-        assert not fake.word[0], "released before everything was queued"
-        fake.log.append("run")
+        device.kernel("run", SHORT)()
+        if next(left) <= times:
+            device.synchronize()
 
-    sample = clock.sample([run], 2)
-    assert [word for word in fake.log if not word.startswith("zeros")] == [
-        *("synchronize", "blocker", "flush", "event", "run", "run", "event", "wait"),
-    ]
-    assert (sample.seconds, sample.hertz) == (1e-3, 1.5e9)
-    assert clock.label == "GPU events, L2 cold"
+    return run
 
 
-def test_the_flushed_memory_is_twice_the_cache_and_at_least_256_mebibytes(monkeypatch):
-    for cache, size in ((50 << 20, 256 << 20), (200 << 20, 400 << 20)):
-        fake = FakeDevice()
-        fake.L2_cache_size = cache
-        clock = clocks.DeviceClock.__new__(clocks.DeviceClock)
-        clock._torch, clock.l2_bytes = fake, cache
-        assert clock._flushed is fake
-        assert fake.log == [f"zeros {size // 4}"]
+def test_a_call_that_waits_for_the_device_cannot_be_timed_and_does_not_hang():
+    device = SimulatedDevice()
+    with pytest.raises(Untimeable, match="waits for the device within a call"):
+        clock_of(device).sample([waiting(device)], 1)
+    assert device.order.count("hold") == ATTEMPTS
+    assert device.now < 1.1 * ATTEMPTS * LONGEST
 
 
-def test_a_warm_clock_does_not_flush(monkeypatch):
-    fake = FakeDevice()
-    clock = device_clock(fake, monkeypatch, cold=False)
-    clock.sample([lambda: None], 1)
-    assert "flush" not in fake.log
-    assert clock.label == "GPU events, L2 warm"
+def test_a_call_that_waits_the_first_time_only_is_timed_once_more():
+    device = SimulatedDevice()
+    assert nanoseconds(clock_of(device).sample([waiting(device, times=1)], 1)) == SHORT
+    assert device.order.count("hold") == 2
 
 
-def test_what_waits_within_a_call_cannot_be_timed(monkeypatch):
-    fake = FakeDevice()
-    clock = device_clock(fake, monkeypatch)
-
-    def end_of_patience(self):
-        self.device.report[:] = (1_500_000, 1_000_000, 0)
-
-    monkeypatch.setattr(FakeEvent, "synchronize", end_of_patience)
-    with pytest.raises(Untimeable, match="waits for the device"):
-        clock.sample([lambda: None], 1)
-    assert fake.log.count("blocker") == 3
+def test_a_call_that_waits_is_left_out_with_the_reason_and_the_others_are_measured():
+    device = SimulatedDevice()
+    good, bad = Contender("good", [device.kernel("run", SHORT)]), Contender("bad", [waiting(device)])
+    group = Group("a case", [bad, good], [Bar("time", "good"), Bar("ratio", "bad", ("good",))])
+    time, ratio = judge(group, measure(group, clock_of(device), RULE, 5.0))
+    assert time.median == pytest.approx(SHORT / 1e3)
+    assert ratio.reason.startswith("bad: waits for the device")
 
 
-def test_without_cupy_the_stream_sleeps_and_a_late_sample_is_taken_again(monkeypatch):
-    fake = FakeDevice()
-    clock = device_clock(fake, monkeypatch, kernels=False)
-    assert clock.blocked_by == "torch.cuda._sleep (ImportError: no CuPy)"
-    slow = iter([0.01, 0.0, 0.0])
-    sample = clock.sample([lambda: time.sleep(next(slow))], 1)
-    assert (sample.seconds, sample.hertz) == (2e-3, None)
-    assert fake.log.count("sleep") == 2
+def test_a_call_that_fails_leaves_no_stream_held_back():
+    device = SimulatedDevice()
+
+    def fail():
+        raise RuntimeError("no such kernel")
+
+    clock = clock_of(device)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        clock.sample([fail], 1)
+    device.synchronize()
+    assert device.now < LONGEST
+    assert nanoseconds(clock.sample([device.kernel("run", SHORT)], 1)) == SHORT
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+
+def measured(device, **evidence):
+    group = Group("a case", [Contender("kernel", [device.kernel("run", 100_000)])], [Bar("time", "kernel")])
+    found = measure(group, clock_of(device, **evidence), RULE, 5.0)
+    (row,) = judge(group, found)
+    return row, raw(group, found)["contenders"]["kernel"]
+
+
+def test_every_sample_knows_its_clock_rates():
+    device = SimulatedDevice()
+    sample = clock_of(device).sample([device.kernel("run", SHORT)], 1)
+    assert (sample.hertz, sample.memory_hertz, sample.throttled) == (HERTZ, 2.6e9, ())
+    row, stored = measured(device)
+    assert row.flags == []
+    assert (stored["MHz"], stored["memory_MHz"]) == ([1500, 1500], [2600, 2600])
+
+
+def test_a_clock_rate_that_moves_is_flagged():
+    row, stored = measured(SimulatedDevice(rates=itertools.cycle([1.5e9, 1.6e9])))
+    assert row.flags == ["clock rate moved by 6.5%"]
+    assert stored["MHz"] == [1500, 1600]
+
+
+def test_throttling_is_flagged():
+    row, _ = measured(SimulatedDevice(), throttled=("power cap",))
+    assert row.flags == ["throttled: power cap"]
+
+
+def test_nothing_is_made_up_where_rates_are_not_known():
+    row, stored = measured(SimulatedDevice(rates=itertools.repeat(None)), memory=None)
+    assert row.flags == []
+    assert "MHz" not in stored
+    assert "memory_MHz" not in stored
+
+
+def test_the_facts_are_those_of_device_and_management():
+    facts = clock_of(SimulatedDevice()).facts()
+    assert facts == {"name": "Simulated GPU", "l2_bytes": 50 << 20, "flushed_bytes": 256 << 20, "driver": "none"}
+
+
+# --- ceilings -------------------------------------------------------------------------------------
+
+SIZE = 4 << 20
+TRAFFIC = {
+    "copy": Traffic(SIZE, SIZE),
+    "merge": Traffic(2 * SIZE, SIZE),
+    "read": Traffic(SIZE, 0),
+    "fill": Traffic(0, SIZE),
+}
+each_kind = pytest.mark.parametrize("kind", TRAFFIC)
+
+
+@each_kind
+@pytest.mark.parametrize("faster", ["", "_streaming"])
+def test_the_fastest_kernel_with_the_traffic_is_the_ceiling(kind, faster):
+    device = SimulatedDevice(speeds={kind + faster: 1.2})
+    clock = clock_of(device)
+    found = device_ceiling(TRAFFIC[kind], clock)
+    assert found.name == kind + faster
+    assert nanoseconds(clock.sample(found.runs, 1)) == 1_000 + round(TRAFFIC[kind].total / BANDWIDTH / 1.2)
+    found.check()
+
+
+def test_the_race_is_run_once_for_every_kind_size_and_number_of_buffers():
+    device = SimulatedDevice()
+    clock = clock_of(device)
+    for traffic, buffers in ((TRAFFIC["copy"], 1), (TRAFFIC["copy"], 2), (TRAFFIC["merge"], 1)):
+        device_ceiling(traffic, clock, buffers=buffers)
+        held = device.order.count("hold")
+        assert len(device_ceiling(traffic, clock, buffers=buffers).runs) == buffers
+        assert device.order.count("hold") == held
+    assert len(clock.winners) == 3
+
+
+@pytest.mark.parametrize("kind", ["copy", "merge", "fill"])
+def test_a_kernel_that_writes_nothing_is_noticed(kind):
+    device = SimulatedDevice(wrong=frozenset({f"{kind}_streaming"}))
+    with pytest.raises(AssertionError, match=f"{kind}_streaming gives a wrong result"):
+        device_ceiling(TRAFFIC[kind], clock_of(device))
+
+
+@pytest.mark.parametrize("place", [0, SIZE // 2, SIZE - 1])
+def test_a_single_wrong_byte_is_noticed_at_the_ends_and_in_the_middle(place):
+    class Spoiling(SimulatedDevice):
+        def host(self, array):
+            self.synchronize()
+            array.base[place] = self.right ^ 1
+            return super().host(array)
+
+    device = Spoiling()
+    (one, _) = contestants(TRAFFIC["copy"], device)
+    device.right = one.runs[0].args[1][place]  # after the name: what is copied
+    with pytest.raises(AssertionError, match="copy gives a wrong result"):
+        one.check()
+
+
+def test_the_arrays_hold_as_many_bytes_as_the_case_moves_in_whole_vectors():
+    for traffic, size in ((Traffic(100, 100), 96), (Traffic(1, 0), 16), (Traffic(2000, 1000), 992)):
+        assert device_clock.size_of(traffic) == size
+
+
+def test_without_memory_for_it_there_is_no_ceiling():
+    with pytest.raises(Unavailable, match="memory for a copy of the same bytes: out of memory"):
+        device_ceiling(TRAFFIC["copy"], clock_of(SimulatedDevice(memory=SIZE)))
+
+
+def test_without_such_a_kernel_there_is_no_ceiling():
+    device = SimulatedDevice()
+    device.kernels = lambda kind: {}
+    with pytest.raises(Unavailable, match="no kernel that does nothing but read"):
+        device_ceiling(TRAFFIC["read"], clock_of(device))
+
+
+def test_the_clock_of_something_else_has_no_ceiling():
+    class Watch:
+        label = "my watch"
+
+    with pytest.raises(Unavailable, match="the clock 'my watch' is not that of a CUDA device"):
+        device_ceiling(TRAFFIC["copy"], Watch())
+
+
+# --- a case on a device ---------------------------------------------------------------------------
+
+
+def run_case(device, call):
+    places = runner.Devices(runner.Settings(), {"cuda": clock_of(device, cold=True)})
+    return runner.run_case(Case("toy", {}, lambda: call), places, runner.Settings(rule=RULE, cold=True))
+
+
+def test_a_case_on_a_device_is_held_against_the_copy_on_it():
+    device = SimulatedDevice()
+    copy = 1_000 + 2 * SIZE // BANDWIDTH
+    call = Call(device.kernel("mine", 2 * copy), read=SIZE, written=SIZE, device="cuda")
+    entry = run_case(device, call)
+    assert (entry["status"], entry["clock"], entry["ceiling"]) == ("measured", "GPU events, L2 cold", "copy")
+    assert entry["ns"] == [2 * copy] * RULE.least
+    assert entry["score"]["median"] == pytest.approx(0.5, rel=1e-3)
+
+
+def test_a_short_case_meets_as_many_cold_buffers_as_its_ceiling():
+    device = SimulatedDevice(speeds={"cold": True})
+    runs = [device.kernel("mine", SHORT, cold=2_500, buffer=i) for i in range(16)]
+    entry = run_case(device, Call(runs, read=512, written=512, device="cuda"))
+    assert entry["repeat"] <= 16
+    assert entry["ns"][0] == 2_500
+    assert entry["ceiling_ns"][0] == 1_501
+
+
+def test_a_case_faster_than_the_copy_is_an_error():
+    device = SimulatedDevice()
+    entry = run_case(device, Call(device.kernel("mine", 1_000), read=SIZE, written=SIZE, device="cuda"))
+    assert entry["status"] == "error"
+    assert "of the best copy of the same bytes (copy)" in entry["reason"]

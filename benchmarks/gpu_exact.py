@@ -9,7 +9,7 @@ from typing import Any
 import counting
 import geoact
 import torch
-from engine import Row
+from geoact.bench.bars import Row
 from gpu_cases import MATRIX, Place, data, parameters
 
 LAUNCHES = "launches of one call"

@@ -20,11 +20,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import environment
 import geoact
 import torch
 import torch.nn.functional as F
 from geoact import frontends
+from geoact.bench import environment
 from geoact.frontends import torch as by_python
 from geoact.torch import fast
 

@@ -442,3 +442,15 @@ def test_nvml_that_is_not_there_says_why(monkeypatch):
     assert found.reason.startswith("NVML: ModuleNotFoundError")
     assert found.describe() == {"nvml": found.reason}
     assert found.throttling() == ()
+
+
+# --- importing ------------------------------------------------------------------------------------
+
+
+def test_importing_the_clock_imports_no_framework(python):
+    program = """
+import sys
+import geoact.bench.device_clock, geoact.bench.devices.cupy_device, geoact.bench.devices.torch_device
+print(sorted({"torch", "cupy", "cupyx", "pynvml"} & set(sys.modules)))
+"""
+    assert python(program) == "[]\n"

@@ -139,9 +139,9 @@ def test_every_activation_is_measured_in_every_way():
     names = set(geoact.activations())
     place = gpu_cases.Place("cpu", bytes_big=1 << 12, small=(64,), compared=(64,), compiler="eager")
     found = {}
-    for family, make in gpu_cases.groups(place):
-        group = make()
-        found.setdefault((family, group.labels["dtype"]), set()).add(group.labels["activation"])
+    for family in gpu_cases.suite(place).families:
+        group = family.make()
+        found.setdefault((family.name, group.labels["dtype"]), set()).add(group.labels["activation"])
         assert group.bars
     for dtype in ("float32", "bfloat16"):
         assert all(found[family, dtype] == names for family in ("tensor", "channel", "backward", "backends"))

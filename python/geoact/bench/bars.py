@@ -106,9 +106,10 @@ def impossible(group: Group, measured: Measured) -> list[str]:
     if not ceilings:
         return []
     medians = {c.name: statistics.median(measured.seconds(c.name)) / c.calls for c in group.contenders}
-    best = min(medians[name] for name in ceilings)
+    fastest = min(ceilings, key=lambda name: medians[name])
+    best = medians[fastest]
     return [
-        f"{name} runs at {best / median:.1%} of the best copy of the same bytes ({min(ceilings, key=medians.get)})"
+        f"{name} runs at {best / median:.1%} of the best copy of the same bytes ({fastest})"
         for name, median in medians.items()
         if best / median > IMPOSSIBLE
     ]

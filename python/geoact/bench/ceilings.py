@@ -159,7 +159,7 @@ def contestants(traffic: Traffic) -> list[Contender]:
             of("memcpy", lambda b, e: memcpy(to + b, source + b, e - b)),
         ]
     if kind == "merge":
-        found.append(of("np.bitwise_xor", lambda b, e: np.bitwise_xor(*(s[b:e] for s in sources), out=out[b:e])))
+        found.append(of("np.bitwise_xor", lambda b, e: np.bitwise_xor(sources[0][b:e], sources[1][b:e], out=out[b:e])))
     try:
         found += [compiled(name) for name in ((kind,) if kind == "read" else (kind, f"{kind}_nt"))]
     except Unavailable as error:

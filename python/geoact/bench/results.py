@@ -39,7 +39,8 @@ def save(path: Path, document: Mapping[str, Any]) -> None:
     write_atomic(path, dumps(document) + "\n")
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; raises ResultError."""
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -54,7 +55,7 @@ def _read_json(path: Path) -> Any:
 
 def load(path: Path) -> dict[str, Any]:
     """Read a document, or what pytest-benchmark saved. Raises ResultError."""
-    found = _read_json(path)
+    found = read_json(path)
     if isinstance(found, dict) and "benchmarks" in found and "machine_info" in found:
         return from_pytest_benchmark(found, str(path))
     return checked(found, str(path))

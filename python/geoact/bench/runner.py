@@ -11,98 +11,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from geoact.bench import ceilings
 from geoact.bench.bars import Row, impossible, judge, raw
 from geoact.bench.bars import flags as flags_of
 from geoact.bench.ceilings import Traffic
-from geoact.bench.clocks import Clock, HostClock
-from geoact.bench.contenders import Contender, Group, Unavailable
+from geoact.bench.clocks import Clock
+from geoact.bench.contenders import Group, Unavailable
 from geoact.bench.engine import Budget, Measured, StopRule, first_line, measure
 from geoact.bench.results import KIND, SCHEMA
 from geoact.bench.suite import Call, Case, Family, Suite
 from geoact.bench.summary import Summary, interval, quantile
+from geoact.bench.timing import Devices, Settings, ceiling
 
 Told = Callable[[str, int, int], None]
 """Called with a name, how many are done and how many there are."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a suite is run.
-
-    Parameters
-    ----------
-    seconds : float
-        What one case may cost at most.
-    rule : StopRule
-        When its samples are enough.
-    cold : bool
-        Flush the caches ahead of every sample.
-    batches : int
-        A sample of the host clock is the fastest of so many batches.
-    shortest : float
-        Seconds that a batch lasts at least: short calls are repeated.
-    device_shortest : float
-        The same of a sample of a GPU's clock, which needs less and finds the cache cold once per buffer.
-    seed : int
-        Of the order of the contenders.
-    """
-
-    seconds: float = 3.0
-    rule: StopRule = field(default_factory=lambda: StopRule(seconds=0.2, most=400))
-    cold: bool = False
-    batches: int = 5
-    shortest: float = 3e-4
-    device_shortest: float = 2e-5
-    seed: int = 0
-
-    @classmethod
-    def quick(cls, cold: bool = False) -> Settings:
-        """Few samples: to see that everything runs, not to quote."""
-        return cls(seconds=0.2, rule=StopRule(least=3, seconds=0.0, most=5), cold=cold, batches=2, shortest=5e-5)
-
-
-class Devices:
-    """The clock of every device, made when the first case asks for it.
-
-    ``made`` may hold clocks already: a simulated one in tests.
-    """
-
-    def __init__(self, settings: Settings, made: Mapping[str, Clock] | None = None) -> None:
-        self._settings, self._made, self._why = settings, dict(made or {}), {}  # type: ignore[var-annotated]
-
-    def clock(self, device: str) -> Clock:
-        """The clock of a device; raises Unavailable where there is none."""
-        if device in self._why:
-            raise Unavailable(self._why[device])
-        if device not in self._made:
-            try:
-                self._made[device] = self._make(device)
-            except Unavailable as error:
-                self._why[device] = str(error)
-                raise
-        return self._made[device]
-
-    def _make(self, device: str) -> Clock:
-        settings = self._settings
-        if device == "cuda":
-            from geoact.bench.device_clock import device_clock
-
-            return device_clock(cold=settings.cold)
-        state = "caches cold" if settings.cold else "caches warm"
-        return HostClock(f"CPU, {state}", batches=settings.batches, flush=ceilings.flush if settings.cold else None)
-
-
-def ceiling(call: Call, clock: Clock, cold: bool) -> Contender:
-    """The copy, or what there is instead, that a call is held against; raises Unavailable."""
-    traffic = Traffic(call.read, call.written, call.threads)
-    if not traffic.total:
-        raise Unavailable("the case declares no bytes")
-    if call.device == "cpu":
-        return ceilings.ceiling(traffic, cold=cold)
-    from geoact.bench.device_clock import device_ceiling
-
-    return device_ceiling(traffic, clock, buffers=len(call.runs))
 
 
 def group_of(case: Case, call: Call, clock: Clock, cold: bool) -> Group:

@@ -36,20 +36,21 @@ from geoact.bench.device_clock import DeviceClock
 from geoact.bench.devices import find
 from geoact.bench.devices.cupy_device import CupyDevice
 from geoact.bench.engine import Budget, StopRule, first_line
+from gpu_place import Place
 
 RULE = StopRule(most=60)
 PACKAGES = ("torch", "triton", "cupy-cuda13x", "nvidia-ml-py")
 
 
-def place_of(options: argparse.Namespace) -> gpu_cases.Place:
-    place = gpu_cases.Place(options.device)
+def place_of(options: argparse.Namespace) -> Place:
+    place = Place(options.device)
     if options.dry_run:
         place.bytes_big, place.small, place.compared, place.compiler = 1 << 14, (256,), (1 << 10,), "eager"
     place.find_backends()
     return place
 
 
-def clocks_of(place: gpu_cases.Place, cold: bool) -> tuple[dict[str, Clock], dict[str, Any]]:
+def clocks_of(place: Place, cold: bool) -> tuple[dict[str, Clock], dict[str, Any]]:
     """The clocks by name, and what is to be known of the device."""
     if not place.cuda:
         host = HostClock("CPU clock, dry run: says nothing about a GPU")
@@ -101,7 +102,7 @@ def run(suite: Suite, clocks: Mapping[str, Clock], options: argparse.Namespace, 
 def compile_part(part: tuple[int, int]) -> None:
     """Run every nth case once, which leaves its kernels in the caches on disk."""
     index, parts = part
-    place = gpu_cases.Place("cuda", small=())
+    place = Place("cuda", small=())
     place.find_backends()
     for number, family in enumerate(gpu_cases.suite(place).families):
         if number % parts == index and family.name != "peers":

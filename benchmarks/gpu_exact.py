@@ -10,7 +10,7 @@ import counting
 import geoact
 import torch
 from geoact.bench.bars import Row
-from gpu_cases import MATRIX, Place, data, parameters
+from gpu_place import MATRIX, Place, data, parameters
 
 LAUNCHES = "launches of one call"
 WAITS = "times one call waits for the device"

@@ -10,6 +10,7 @@ from geoact.bench.contenders import Bar, Contender, Group
 from geoact.bench.device_clock import ATTEMPTS, SHORTEST, DeviceClock, contestants, device_ceiling
 from geoact.bench.engine import StopRule, measure
 from geoact.bench.suite import Case
+from geoact.bench.timing import Devices, Settings
 from support.simulated_device import BANDWIDTH, FLUSH, HERTZ, LAUNCH, LONGEST, Evidence, SimulatedDevice, Unheld
 
 SHORT = 2_000  # ns
@@ -227,6 +228,15 @@ def test_the_race_is_run_once_for_every_kind_size_and_number_of_buffers():
     assert len(clock.winners) == 3
 
 
+def test_a_kernel_that_was_found_elsewhere_is_taken_without_a_race():
+    device = SimulatedDevice()
+    clock = clock_of(device)
+    assert device_ceiling(TRAFFIC["copy"], clock, name="copy_streaming").name == "copy_streaming"
+    assert device.order == []
+    with pytest.raises(Unavailable, match="no kernel memcpy here, only copy, copy_streaming"):
+        device_ceiling(TRAFFIC["copy"], clock, name="memcpy")
+
+
 @pytest.mark.parametrize("kind", ["copy", "merge", "fill"])
 def test_a_kernel_that_writes_nothing_is_noticed(kind):
     device = SimulatedDevice(wrong=frozenset({f"{kind}_streaming"}))
@@ -278,8 +288,8 @@ def test_the_clock_of_something_else_has_no_ceiling():
 
 
 def run_case(device, call):
-    places = runner.Devices(runner.Settings(), {"cuda": clock_of(device, cold=True)})
-    return runner.run_case(Case("toy", {}, lambda: call), places, runner.Settings(rule=RULE, cold=True))
+    places = Devices(Settings(), {"cuda": clock_of(device, cold=True)})
+    return runner.run_case(Case("toy", {}, lambda: call), places, Settings(rule=RULE, cold=True))
 
 
 def test_a_case_on_a_device_is_held_against_the_copy_on_it():

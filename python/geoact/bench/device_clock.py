@@ -205,7 +205,7 @@ def _race(racing: Sequence[Contender], clock: DeviceClock) -> str:
     return min(times, key=lambda name: times[name])
 
 
-def device_ceiling(traffic: Traffic, clock: Clock, *, buffers: int = 1) -> Contender:
+def device_ceiling(traffic: Traffic, clock: Clock, *, buffers: int = 1, name: str | None = None) -> Contender:
     """The fastest kernel with this traffic on the device of the clock, in the cache state of the clock.
 
     The race is run once per clock, kind, size and number of buffers.
@@ -216,6 +216,8 @@ def device_ceiling(traffic: Traffic, clock: Clock, *, buffers: int = 1) -> Conte
     clock : DeviceClock
     buffers : int
         Sets of buffers that the case takes in turns: the ceiling takes as many, to find the caches as the case does.
+    name : str, optional
+        Of the kernel to take without a race: the one that another process has found.
 
     Raises
     ------
@@ -227,10 +229,15 @@ def device_ceiling(traffic: Traffic, clock: Clock, *, buffers: int = 1) -> Conte
     if not isinstance(clock, DeviceClock):
         raise Unavailable(f"the clock {clock.label!r} is not that of a CUDA device")
     found = contestants(traffic, clock.device, buffers)
+    by_name = {contestant.name: contestant for contestant in found}
+    if name is not None:
+        if name not in by_name:
+            raise Unavailable(f"there is no kernel {name} here, only {', '.join(by_name)}")
+        return by_name[name]
     key = (traffic.kind, size_of(traffic), buffers)
     if key not in clock.winners:
         try:
             clock.winners[key] = _race(found, clock)
         except Untimeable as error:
             raise Unavailable(f"no {traffic.kind} of the same bytes can be timed: {error}") from error
-    return next(contestant for contestant in found if contestant.name == clock.winners[key])
+    return by_name[clock.winners[key]]

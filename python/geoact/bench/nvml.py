@@ -35,7 +35,7 @@ class Management:
         except Exception as error:  # not installed, no library, no permission: nothing is measured by it
             self.reason = f"NVML: {type(error).__name__}: {error}"
 
-    def _find(self, identity: str) -> Any:  # noqa: ANN401
+    def _find(self, identity: str) -> Any:
         nvml = self._nvml
         try:
             if ":" in identity:
@@ -49,7 +49,7 @@ class Management:
             raise LookupError("there are several devices and it is not known which one is meant")
         return nvml.nvmlDeviceGetHandleByIndex(0)
 
-    def _ask(self, question: Callable[..., Any], *more: object) -> Any:  # noqa: ANN401
+    def _ask(self, question: Callable[..., Any], *more: object) -> Any:
         try:
             return question(self._handle, *more)
         except self._nvml.NVMLError as error:

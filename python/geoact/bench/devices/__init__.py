@@ -39,7 +39,7 @@ class Event(Protocol):
     def synchronize(self) -> None:
         """Wait until the device has come to it."""
 
-    def seconds_since(self, earlier: Any) -> float:  # noqa: ANN401
+    def seconds_since(self, earlier: Any) -> float:
         """Device time from an earlier event of the same kind to this one, of which both have passed."""
 
 
@@ -78,10 +78,10 @@ class Device(Protocol):
     def flush(self) -> None:
         """Queue a pass that reads ``flushed_bytes`` of something else."""
 
-    def array(self, data: Bytes) -> Any:  # noqa: ANN401
+    def array(self, data: Bytes) -> Any:
         """The bytes in memory of the device, which can be sliced and assigned to; MemoryError if it has too little."""
 
-    def host(self, array: Any) -> Bytes:  # noqa: ANN401
+    def host(self, array: Any) -> Bytes:
         """A copy of such an array, or of a slice of one, on the host."""
 
     def kernels(self, kind: str) -> Mapping[str, Callable[..., object]]:

@@ -46,7 +46,7 @@ class _Borrowed:
 class CupyEvent:
     """An event of CuPy, recorded on the stream that is current at that moment."""
 
-    def __init__(self, device: CupyDevice, cuda: Any) -> None:  # noqa: ANN401
+    def __init__(self, device: CupyDevice, cuda: Any) -> None:
         self._device, self._cuda, self.event = device, cuda, cuda.Event()
 
     def record(self) -> None:
@@ -101,14 +101,14 @@ class CupyDevice:
             raise RuntimeError("a word that the host writes does not reach a kernel that waits for it")
 
     @cached_property
-    def _flushed(self) -> Any:  # noqa: ANN401
+    def _flushed(self) -> Any:
         data = self._cupy.zeros(flushed_bytes(self.l2_bytes) // 4, "uint32")
         self.synchronize()  # it was zeroed on CuPy's stream, which may be another
         return data
 
     # --- the stream ---
 
-    def stream(self) -> Any:  # noqa: ANN401
+    def stream(self) -> Any:
         """The current stream: torch's where it has chosen one, else CuPy's.
 
         Where neither has, both mean the default stream.
@@ -158,13 +158,13 @@ class CupyDevice:
 
     # --- memory, and what only moves it ---
 
-    def array(self, data: Bytes) -> Any:  # noqa: ANN401
+    def array(self, data: Bytes) -> Any:
         """The bytes as an array of CuPy."""
         array = self._cupy.asarray(data)
         self.synchronize()
         return array
 
-    def host(self, array: Any) -> Bytes:  # noqa: ANN401
+    def host(self, array: Any) -> Bytes:
         """A copy on the host."""
         self.synchronize()
         copy: Bytes = self._cupy.asnumpy(array)
@@ -189,13 +189,13 @@ class CupyDevice:
         """By name, those with this kind of traffic."""
         runtime = self._cupy.cuda.runtime
 
-        def launch(name: str, *arrays: Any) -> None:  # noqa: ANN401
+        def launch(name: str, *arrays: Any) -> None:
             self.move(name, [array.data.ptr for array in arrays], arrays[0].nbytes)
 
-        def memcpy(a: Any, c: Any) -> None:  # noqa: ANN401
+        def memcpy(a: Any, c: Any) -> None:
             runtime.memcpyAsync(c.data.ptr, a.data.ptr, a.nbytes, runtime.memcpyDeviceToDevice, self.stream().ptr)
 
-        def memset(c: Any) -> None:  # noqa: ANN401
+        def memset(c: Any) -> None:
             runtime.memsetAsync(c.data.ptr, FILL, c.nbytes, self.stream().ptr)
 
         found: dict[str, Callable[..., object]] = {name: partial(launch, name) for name in OURS[kind]}

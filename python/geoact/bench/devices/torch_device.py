@@ -24,7 +24,7 @@ SPARE = 1.5  # of the time that queueing is expected to take
 class TorchEvent:
     """An event of torch, on its current stream."""
 
-    def __init__(self, cuda: Any) -> None:  # noqa: ANN401
+    def __init__(self, cuda: Any) -> None:
         self.event = cuda.Event(enable_timing=True)
 
     def record(self) -> None:
@@ -69,12 +69,12 @@ class TorchDevice:
         self._persisting = reset_persisting_lines()
 
     @cached_property
-    def _flushed(self) -> Any:  # noqa: ANN401
+    def _flushed(self) -> Any:
         size = flushed_bytes(self.l2_bytes)
         return self._torch.zeros(size // 4, dtype=self._torch.int32, device=self._index)
 
     @cached_property
-    def _sum(self) -> Any:  # noqa: ANN401
+    def _sum(self) -> Any:
         return self._torch.zeros((), dtype=self._torch.int64, device=self._index)
 
     # --- the stream ---
@@ -110,17 +110,17 @@ class TorchDevice:
 
     # --- memory, and what only moves it ---
 
-    def array(self, data: Bytes) -> Any:  # noqa: ANN401
+    def array(self, data: Bytes) -> Any:
         """The bytes as a tensor; MemoryError if there is no room for it."""
         try:
             return self._torch.from_numpy(data).to(self._cuda_device())
         except self._torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
 
-    def _cuda_device(self) -> Any:  # noqa: ANN401
+    def _cuda_device(self) -> Any:
         return self._torch.device("cuda", self._index)
 
-    def host(self, array: Any) -> Bytes:  # noqa: ANN401
+    def host(self, array: Any) -> Bytes:
         """A copy on the host."""
         copy: Bytes = array.cpu().numpy()
         return copy

@@ -76,6 +76,7 @@ class Samples:
     missing: dict[str, tuple[str, str]] = field(default_factory=dict)
     codes: dict[str, str | None] = field(default_factory=dict)
     control: str = ""
+    gpu: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def measurement(self, name: str, same_code: bool) -> Measurement:
@@ -266,9 +267,10 @@ def compare(
     measurements = [found[name].measurement(name, same) for name in names]
     if not same_code_is_noise:
         measurements = [replace(m, same_code=False) for m in measurements]
+    gpu = next(({"gpu": one.gpu} for one in found.values() if one.gpu), {})
     return Comparison(
         a, b, Path(suite.partition(":")[0]).name, rule, plan, Verdict(judge(measurements, rule), strict=strict), found,
-        environment, same, time.monotonic() - begin,
+        {**environment, **gpu}, same, time.monotonic() - begin,
     )  # fmt: skip
 
 
@@ -314,6 +316,7 @@ def _prepare(worker: Worker, role: str, name: str, samples: Samples, slowdown: f
         samples.missing[role] = "failed", str(error)
         return
     samples.codes[role] = answer.get("code")
+    samples.gpu = answer.get("gpu", samples.gpu)
     if "missing" in answer:
         samples.missing[role] = answer["missing"], answer["reason"]
 

@@ -10,7 +10,7 @@ import statistics
 from geoact.bench import bars, runner
 from geoact.bench.contenders import Bar, Contender, Group
 from geoact.bench.engine import Measured
-from geoact.bench.results import KIND, SCHEMA
+from geoact.bench.results import KIND, SCHEMA, save
 from geoact.bench.summary import Summary
 
 NASTY = 'evil[n=1<<20,of="<script>alert(1)</script>",mark=[red]a|b&amp;*_`]'
@@ -189,3 +189,26 @@ def gpu(seed=0, **told):
         seconds = copy * (1.05 if kind else 1.01)
         cases.append(case(name, axes, seconds, copy, draw=draw, read=4 * n, written=4 * n, device="cuda"))
     return document(cases, cache="cold", gpu={"name": "Model GPU 1"}, **told)
+
+
+def history(folder, runs=20, slower_from=12, slower=1.06, seed=0):
+    """Result files of a toy, one a day: one case becomes slower, one faster, one has no copy, two stay as they are."""
+    draw = random.Random(seed)
+    for run in range(runs):
+        late = run >= slower_from
+        # The machine itself is slower on some days; only values without a copy show it.
+        day = 1 + 0.002 * draw.random()
+        entries = [
+            case(name, {"n": 4096}, day * seconds * draw.gauss(1, 0.005), day * 1e-6, draw=draw, read=16384, written=16384)
+            for name, seconds in (
+                ("steady[n=4096]", 1.2e-6),
+                ("slower[n=4096]", 1.3e-6 * (slower if late else 1)),
+                ("faster[n=4096]", 1.4e-6 / (1.2 if run >= 6 else 1)),
+                (NASTY, 2e-6),
+            )
+        ]
+        entries.append(case("no_copy", {}, day * 3e-6 * draw.gauss(1, 0.005), None, draw=draw))
+        found = document(
+            entries, suite="toy", date=f"2026-02-{run + 1:02d}T10:00:00+00:00", commit=f"{run:02d}" + "c" * 38
+        )
+        save(folder / f"run{(run * 7) % runs:02d}.json", found)

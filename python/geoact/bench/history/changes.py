@@ -3,15 +3,15 @@
 1. **Segments.** The values are taken by their logarithms, so that a change is a factor. The series is cut into segments
    of constant level that minimise the squared residuals plus a penalty per cut, exactly and in linear time on average:
    PELT (Killick, Fearnhead and Eckley, "Optimal detection of changepoints with a linear computational cost", Journal
-   of the American Statistical Association 107 (2012) 1590-1598), as ``ruptures.KernelCPD`` has it with the linear kernel
-   (Truong, Oudre and Vayatis, Signal Processing 167 (2020) 107299). The penalty is 2 s^2 log n, that of the Bayesian
-   information criterion for a level and a place, where s is the noise between neighbours: the median absolute
+   of the American Statistical Association 107 (2012) 1590-1598), as ``ruptures.KernelCPD`` has it with the linear
+   kernel (Truong, Oudre and Vayatis, Signal Processing 167 (2020) 107299). The penalty is 2 s^2 log n, that of the
+   Bayesian information criterion for a level and a place, where s is the noise between neighbours: the median absolute
    difference of neighbours over 0.6745 sqrt 2, which steps do not inflate as they would a standard deviation.
 2. **Test.** Such a penalty alone cuts short or heavy-tailed noise. Every cut is therefore held to Student's t of the
-   levels of its two sides, with the residuals of all segments pooled, and its p is multiplied by the number of places
-   where a pair of cuts could have been put (the place was chosen, so one test is not enough) and by the number of
-   series that are looked at. The weakest cut is removed and the rest tested anew until all that are left pass; a cut
-   must also keep its p when the most extreme value of either side is left out, so that no single run makes one.
+   levels of its two sides, with the residuals of all segments pooled. Its p is multiplied by the number of places that
+   a cut can have, because the place was chosen, and by the number of series that are looked at (Bonferroni). It is the
+   larger one of the p of all runs and the p without the run that speaks most for the cut, so that no single run makes
+   one. The weakest cut is removed and the rest are tested anew, until all that are left pass.
 3. **Size.** A change smaller than ``least`` is not told: the layout of a binary alone moves times by that much.
 
 A segment has at least three runs, so a change is believed once three runs show it.
@@ -19,6 +19,7 @@ A segment has at least three runs, so a change is believed once three runs show 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ def changes(values: Sequence[float], *, series: int = 1, alpha: float = ALPHA, l
         Chance that noise makes a change in any of them.
     least : float
         Smallest change that is told, as a share of the level.
+
+    Raises ValueError where a value is not positive.
     """
     given = np.asarray(values, dtype=np.float64)
     if given.ndim != 1 or not np.all(np.isfinite(given)) or np.any(given <= 0):
@@ -74,53 +77,38 @@ def changes(values: Sequence[float], *, series: int = 1, alpha: float = ALPHA, l
     logs -= np.median(logs)
     noise = max(float(np.median(np.abs(np.diff(logs)))) / (0.6745 * math.sqrt(2)), RESOLUTION)
     found = KernelCPD(kernel="linear", min_size=SHORTEST).fit((logs / noise)[:, None]).predict(pen=2 * math.log(n))
-    cuts = [0, *found]  # the last is n
-    tests = _places(n) * max(1, series)
-    while len(cuts) > 2:
-        evidence = [_p(logs, cuts, k, noise) * tests for k in range(1, len(cuts) - 1)]
-        weakest = max(range(len(evidence)), key=evidence.__getitem__)
-        if evidence[weakest] <= alpha and _smallest(given, cuts) >= least:
-            break
-        if evidence[weakest] <= alpha:
-            weakest = min(range(len(evidence)), key=lambda k: abs(_step(given, cuts, k + 1)))
-        del cuts[weakest + 1]
-    return [
-        Change(cuts[k], *_levels(given, cuts, k), min(1.0, _p(logs, cuts, k, noise) * tests))
-        for k in range(1, len(cuts) - 1)
-    ]
+    edges = [0, *(int(edge) for edge in found)]  # the last is n
+    tests = (n - 2 * SHORTEST + 1) * max(1, series)
+    while True:
+        cuts = [_cut(given, logs, edges, k, noise, tests) for k in range(1, len(edges) - 1)]
+        if not cuts:
+            return []
+        weakest = max(cuts, key=lambda cut: cut.p)
+        if weakest.p <= alpha:
+            weakest = min(cuts, key=lambda cut: abs(math.log(cut.ratio)))
+            if abs(weakest.ratio - 1) >= least:
+                return cuts
+        edges.remove(weakest.index)
 
 
-def _places(n: int) -> int:
-    """Pairs of neighbouring segments that could have been chosen from n runs, up to a shift of both."""
-    free = n - 2 * SHORTEST + 1
-    return free * (free + 1) // 2
+def _cut(given: Floats, logs: Floats, edges: Sequence[int], k: int, noise: float, tests: int) -> Change:
+    """The cut at an inner edge, with its p."""
+    before, after = (float(np.median(given[a:b])) for a, b in itertools.pairwise(edges[k - 1 : k + 2]))
+    return Change(edges[k], before, after, min(1.0, _p(logs, edges, k, noise) * tests))
 
 
-def _levels(given: Floats, cuts: Sequence[int], k: int) -> tuple[float, float]:
-    """Medians of the sides of a cut."""
-    return tuple(float(np.median(given[a:b])) for a, b in ((cuts[k - 1], cuts[k]), (cuts[k], cuts[k + 1])))  # type: ignore[return-value]
-
-
-def _step(given: Floats, cuts: Sequence[int], k: int) -> float:
-    before, after = _levels(given, cuts, k)
-    return after / before - 1
-
-
-def _smallest(given: Floats, cuts: Sequence[int]) -> float:
-    return min(abs(_step(given, cuts, k)) for k in range(1, len(cuts) - 1))
-
-
-def _p(logs: Floats, cuts: Sequence[int], k: int, noise: float) -> float:
-    """Of a cut: the larger one of Student's p with all runs and without the run that speaks most for the cut."""
-    left, right = logs[cuts[k - 1] : cuts[k]], logs[cuts[k] : cuts[k + 1]]
-    pieces = [logs[a:b] for a, b in zip(cuts[:-1], cuts[1:], strict=True)]
+def _p(logs: Floats, edges: Sequence[int], k: int, noise: float) -> float:
+    """The larger one of Student's p with all runs and without the run that speaks most for the cut."""
+    pieces = [logs[a:b] for a, b in itertools.pairwise(edges)]
+    left, right = pieces[k - 1], pieces[k]
     residuals = sum(float(((piece - piece.mean()) ** 2).sum()) for piece in pieces)
     freedom = len(logs) - len(pieces)
     spread = max(math.sqrt(residuals / freedom), noise)
     up = right.mean() > left.mean()
-    kept = (np.delete(left, np.argmin(left) if up else np.argmax(left)), right)
-    other = (left, np.delete(right, np.argmax(right) if up else np.argmin(right)))
-    return max(_student(a, b, spread, freedom) for a, b in ((left, right), kept, other))
+    shorter_left = np.delete(left, np.argmin(left) if up else np.argmax(left))
+    shorter_right = np.delete(right, np.argmax(right) if up else np.argmin(right))
+    sides = ((left, right), (shorter_left, right), (left, shorter_right))
+    return max(_student(*pair, spread, freedom) for pair in sides)
 
 
 def _student(left: Floats, right: Floats, spread: float, freedom: int) -> float:

@@ -9,9 +9,8 @@ from typing import Any
 from geoact.bench.report import content
 from geoact.bench.report.tables import BARS, NUMBERS, absence_cells, bar_cells, case_cells, case_heads
 
-_MARKS = re.compile(
-    r"[\\`*\[\]<|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
-)  # an underscore inside a word emphasises nothing
+# An underscore inside a word emphasises nothing.
+_MARKS = re.compile(r"[\\`*\[\]<|]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 LONG = 20  # rows of a table above which it is folded
 
 

@@ -32,6 +32,7 @@ from geoact.bench.report.charts import (
     dots,
     prices,
     speeds,
+    spread,
 )
 from geoact.bench.report.content import bytes_text, machine, moment, number
 
@@ -161,7 +162,7 @@ def _log_axis(axes: Axes, which: str, limits: tuple[float, float]) -> None:
 
 def _keys(axes: Axes, legend: Legend, more: Sequence[Line2D] = ()) -> None:
     """What colours and shapes stand for, beside the plot."""
-    plain = {"linestyle": "none", "markersize": 6}
+    plain: Any = {"linestyle": "none", "markersize": 6}
     entries = [
         Line2D([], [], marker="o", color=PALETTE[i], label=_shorter(f"{legend.colour} {value}", 26), **plain)
         for i, value in enumerate(legend.colours)
@@ -173,15 +174,6 @@ def _keys(axes: Axes, legend: Legend, more: Sequence[Line2D] = ()) -> None:
     entries += more
     if entries:
         axes.legend(handles=entries, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=8.5)
-
-
-def _spread(places: Sequence[tuple[int, int]]) -> list[float]:
-    """Where (bytes, colour) go: different colours at the same bytes side by side, moved by up to 7 %."""
-    colours: dict[int, set[int]] = {}
-    for count, colour in places:
-        colours.setdefault(count, set()).add(colour)
-    widest = max(colour for _, colour in places) or 1
-    return [count * 2 ** ((colour / widest - 0.5) * 0.2 if len(colours[count]) > 1 else 0) for count, colour in places]
 
 
 # --- the plots ------------------------------------------------------------------------------------
@@ -200,7 +192,7 @@ def _speed(data: Speeds) -> Figure:
     figure, axes = _figure(4.4)
     if data.copies:
         axes.plot(*zip(*data.copies, strict=True), **_COPY, zorder=1.5)
-    places = _spread([(point.view.bytes, point.colour) for point in data.points])
+    places = spread([(point.view.bytes, point.colour) for point in data.points])
     points = [(x, point.view.gigabytes or 0.0) for x, point in zip(places, data.points, strict=True)]
     _scatter(axes, data, points)
     _bytes_axis(axes, [point.view.bytes for point in data.points])
@@ -222,7 +214,7 @@ def _roofline(data: Speeds) -> Figure:
     top = max([y for _, y in points] + [roof * right for roof in data.roofs.values()])
     _log_axis(axes, "x", (left, right))
     _log_axis(axes, "y", decades([*(y for _, y in points), top]))
-    styles = ("-", "--", "-.", ":")
+    styles: Any = ("-", "--", "-.", ":")
     lines = []
     for i, (name, roof) in enumerate(data.roofs.items()):
         axes.plot([left, right], [roof * left, roof * right], styles[i % 4], color=LIGHT.ink, linewidth=1.2, zorder=1.5)
@@ -239,7 +231,7 @@ def _overhead(data: Prices) -> Figure:
     if not data.pairs:
         raise Absent(f"no two measured cases differ in the axis {data.axis} only")
     figure, axes = _figure(4.4)
-    places = _spread([(pair.case.bytes or 1, pair.colour) for pair in data.pairs])
+    places = spread([(pair.case.bytes or 1, pair.colour) for pair in data.pairs])
     for line in dict.fromkeys(pair.line for pair in data.pairs):
         chosen = [(x, pair) for x, pair in zip(places, data.pairs, strict=True) if pair.line == line]
         x, pairs = [x for x, _ in chosen], [pair for _, pair in chosen]

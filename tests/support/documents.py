@@ -199,7 +199,15 @@ def history(folder, runs=20, slower_from=12, slower=1.06, seed=0):
         # The machine itself is slower on some days; only values without a copy show it.
         day = 1 + 0.002 * draw.random()
         entries = [
-            case(name, {"n": 4096}, day * seconds * draw.gauss(1, 0.005), day * 1e-6, draw=draw, read=16384, written=16384)
+            case(
+                name,
+                {"n": 4096},
+                day * seconds * draw.gauss(1, 0.005),
+                day * 1e-6,
+                draw=draw,
+                read=16384,
+                written=16384,
+            )
             for name, seconds in (
                 ("steady[n=4096]", 1.2e-6),
                 ("slower[n=4096]", 1.3e-6 * (slower if late else 1)),

@@ -100,10 +100,16 @@ def measured(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 def from_pytest_benchmark(found: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What ``pytest --benchmark-save`` or ``--benchmark-json`` stored, as a document; raises ResultError."""
-    machine = found.get("machine_info") or {}
-    cpu = machine.get("cpu") or {}
+    machine, benchmarks = found.get("machine_info") or {}, found["benchmarks"]
+    cpu = (machine.get("cpu") or {}) if isinstance(machine, dict) else None
+    if (
+        not isinstance(cpu, dict)
+        or not isinstance(benchmarks, list)
+        or not all(isinstance(b, dict) for b in benchmarks)
+    ):
+        raise ResultError(f"{name} is no file of pytest-benchmark's")
     cases = []
-    for benchmark in found["benchmarks"]:
+    for benchmark in benchmarks:
         stats = benchmark.get("stats") or {}
         data = stats.get("data") or []
         label = benchmark.get("fullname") or benchmark.get("name")

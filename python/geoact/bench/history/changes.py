@@ -8,10 +8,12 @@
    Bayesian information criterion for a level and a place, where s is the noise between neighbours: the median absolute
    difference of neighbours over 0.6745 sqrt 2, which steps do not inflate as they would a standard deviation.
 2. **Test.** Such a penalty alone cuts short or heavy-tailed noise. Every cut is therefore held to Student's t of the
-   levels of its two sides, with the residuals of all segments pooled. Its p is multiplied by the number of places that
-   a cut can have, because the place was chosen, and by the number of series that are looked at (Bonferroni). It is the
-   larger one of the p of all runs and the p without the run that speaks most for the cut, so that no single run makes
-   one. The weakest cut is removed and the rest are tested anew, until all that are left pass.
+   levels of its two sides, with the residuals of both pooled. Its p is multiplied by the number of places that a cut
+   can have, because the place was chosen, and by the number of series that are looked at (Bonferroni). It is the
+   largest of the p of all runs and those without the run of either side that speaks most for the cut, so that no single
+   run makes one; and it is 1 where a third of the runs of a side are nearer to the level of the other side, so that
+   two slow runs beside an ordinary one are no change. The weakest cut is removed and the rest are tested anew, until
+   all that are left pass.
 3. **Size.** A change smaller than ``least`` is not told: the layout of a binary alone moves times by that much.
 
 A segment has at least three runs, so a change is believed once three runs show it.
@@ -98,17 +100,26 @@ def _cut(given: Floats, logs: Floats, edges: Sequence[int], k: int, noise: float
 
 
 def _p(logs: Floats, edges: Sequence[int], k: int, noise: float) -> float:
-    """The larger one of Student's p with all runs and without the run that speaks most for the cut."""
-    pieces = [logs[a:b] for a, b in itertools.pairwise(edges)]
-    left, right = pieces[k - 1], pieces[k]
-    residuals = sum(float(((piece - piece.mean()) ** 2).sum()) for piece in pieces)
-    freedom = len(logs) - len(pieces)
+    """The largest of Student's p with all runs and without the run of either side that speaks most for the cut."""
+    left, right = (logs[a:b] for a, b in itertools.pairwise(edges[k - 1 : k + 2]))
+    if not _shown_by(left, right):
+        return 1.0
+    residuals = sum(float(((side - side.mean()) ** 2).sum()) for side in (left, right))
+    freedom = len(left) + len(right) - 2
     spread = max(math.sqrt(residuals / freedom), noise)
     up = right.mean() > left.mean()
     shorter_left = np.delete(left, np.argmin(left) if up else np.argmax(left))
     shorter_right = np.delete(right, np.argmax(right) if up else np.argmin(right))
     sides = ((left, right), (shorter_left, right), (left, shorter_right))
     return max(_student(*pair, spread, freedom) for pair in sides)
+
+
+def _shown_by(left: Floats, right: Floats) -> bool:
+    """Whether more than two thirds of the runs of either side are nearer to the level of their own."""
+    middle = (np.median(left) + np.median(right)) / 2
+    up = np.median(right) > np.median(left)
+    astray = (np.mean((left > middle) == up), np.mean((right < middle) == up))
+    return bool(max(astray) < 1 / 3)
 
 
 def _student(left: Floats, right: Floats, spread: float, freedom: int) -> float:

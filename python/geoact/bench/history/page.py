@@ -38,8 +38,8 @@ def _series(place: int, one: Series) -> dict[str, Any]:
         "low": [_short(run.low) for run in one.runs],
         "high": [_short(run.high) for run in one.runs],
         "shifts": [
-            {"index": shift.index, "percent": round(shift.percent, 1), "slower": shift.slower, "after": _short(shift.after),
-             "before": _short(shift.before), "commits": shift.commits}
+            {"index": shift.index, "percent": round(shift.percent, 1), "slower": shift.slower,
+             "commits": shift.commits}
             for shift in one.shifts
         ],
     }  # fmt: skip
@@ -48,7 +48,9 @@ def _series(place: int, one: Series) -> dict[str, Any]:
 def _label(one: Series) -> str:
     """What a chart shows, for those who cannot see it."""
     first, last = one.runs[0], one.runs[-1]
-    text = f"{one.case}: {len(one.runs)} runs, {one.text(first.value)} in the first and {one.text(last.value)} in the last"
+    text = (
+        f"{one.case}: {len(one.runs)} runs, {one.text(first.value)} in the first and {one.text(last.value)} in the last"
+    )
     told = ", ".join(f"{shift.percent:+.1f}% on {shift.date:%Y-%m-%d}" for shift in one.shifts)
     return f"{text}; changes: {told}" if told else f"{text}; no change of level"
 

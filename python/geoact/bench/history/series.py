@@ -1,8 +1,8 @@
 """Result files in the order of their dates, as one series per case and class of machine.
 
-The value of a run is its score, the share of the speed of a copy of the same bytes in the same rounds, so that a machine
-that is slower today does not look like a slower kernel. Where a case has none it is calls per second, and the series is
-marked as absolute; the two are never mixed in one series, and neither are cold and warm caches.
+The value of a run is its score, the share of the speed of a copy of the same bytes in the same rounds, so that a
+machine that is slower today does not look like a slower kernel. Where a case has none it is calls per second, and the
+series is marked as absolute; the two are never mixed in one series, and neither are cold and warm caches.
 """
 
 from __future__ import annotations

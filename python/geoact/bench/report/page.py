@@ -16,6 +16,8 @@ _PACKAGE = "geoact.bench.report"
 _FEW = 12  # values of an axis that fit a list to choose from
 _MARKS = ("●", "■", "▲", "◆", "▼", "✚", "✖", "♦")
 """What the shapes of the charts look like in a legend."""
+_DASHES = ("──", "- -", "–·–", "···")
+"""And what the lines look like, in the order in which bench.js gives them out."""
 
 
 def write_page(document: Mapping[str, Any], path: Path, *, overhead_axis: str = OVERHEAD_AXIS) -> None:
@@ -41,7 +43,7 @@ def write_page(document: Mapping[str, Any], path: Path, *, overhead_axis: str = 
         "counts": content.counts(document),
         "cpu_times": content.cpu_times(document),
         "bars": [_bar(row) for row in content.rows(document)],
-        "bar_heads": ("group", *tables.BARS),
+        "bar_heads": ("met?", *(head for head in tables.BARS if head != "met?"), "group"),
         "numbers": tables.NUMBERS,
         "heads": heads,
         "cases": [_row(place, view, heads) for place, view in enumerate(views)],
@@ -51,6 +53,10 @@ def write_page(document: Mapping[str, Any], path: Path, *, overhead_axis: str = 
         "environment": content.environment_lines(document),
         "marks": _MARKS,
         "speeds": fast,
+        "roofs": [
+            (_DASHES[place % len(_DASHES)], f"{name} {content.number(speed)} GB/s")
+            for place, (name, speed) in enumerate(fast.roofs.items())
+        ],
         "costs": costs,
         "dots": dots(document),
     }
@@ -58,7 +64,7 @@ def write_page(document: Mapping[str, Any], path: Path, *, overhead_axis: str = 
         "cases": [_samples(view) for view in views],
         "axes": [row["axes"] for row in said["cases"]],
         "speed": _speed(fast, views),
-        "roofs": dict(fast.roofs),
+        "roofs": [[name, _short(speed)] for name, speed in fast.roofs.items()],
         "copies": [[count, _short(speed)] for count, speed in fast.copies],
         "prices": _prices(costs, views),
         "dots": [
@@ -157,4 +163,3 @@ def _prices(data: Prices, views: list[CaseView]) -> list[dict[str, Any]]:
 
 def _short(value: float) -> float:
     return float(f"{value:.5g}")
-

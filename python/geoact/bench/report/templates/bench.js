@@ -81,7 +81,7 @@ const DRAW = {
     const x = span(all.map(point => point.intensity));
     const ends = x.map(edge => 10 ** edge);
     const dashes = ["solid", "dash", "dashdot", "dot"];
-    const roofs = Object.entries(data.roofs).map(([name, speed], k) => ({
+    const roofs = data.roofs.map(([name, speed], k) => ({
       x: ends, y: ends.map(end => end * speed), mode: "lines", line: { color: colour("--ink"), width: 1.2, dash: dashes[k % 4] },
       hovertemplate: plain(name) + ": " + Number(speed.toPrecision(4)) + " GB/s<extra></extra>",
     }));
@@ -135,7 +135,7 @@ const DRAW = {
       yaxis: { range: [line + 0.2, -0.4], visible: false, fixedrange: true },
       shapes: [{ type: "line", yref: "paper", x0: 1, x1: 1, y0: 0, y1: 1, line: { color: colour("--ink"), width: 1.2 }, layer: "below" }],
       annotations: [
-        ...names.map(([at, text, shade]) => ({ x: 0, xref: "paper", xanchor: "left", y: at, yanchor: "middle", text, showarrow: false, font: { color: colour(shade), size: 12 } })),
+        ...names.map(([at, text, shade]) => ({ x: 0, xref: "paper", xanchor: "left", y: at, yanchor: "middle", text, showarrow: false, bgcolor: colour("--surface"), borderpad: 1, font: { color: colour(shade), size: 12 } })),
         ...limits.map(limit => ({ x: Math.log10(limit.x), y: limit.y, text: "<b>" + limit.side + "</b>", showarrow: false, font: { color: colour("--ink"), size: 15 } })),
       ],
     });

@@ -44,14 +44,12 @@ def test_a_real_run_has_what_the_made_up_cases_have(full):
 
     @suite.case(n=[4096])
     def scale(n):
-        x = np.ones(n)
-        return Call(lambda: np.multiply(x, 2.0, out=x), read=x.nbytes, written=x.nbytes, flops=n)
+        x, y = np.ones(n), np.empty(n)
+        return Call(lambda: np.multiply(x, 2.0, out=y), read=x.nbytes, written=y.nbytes, flops=n)
 
     document = runner.run(suite, runner.Settings.quick(), environment=documents.environment())
     (case,) = document["cases"]
-    if (
-        case["status"] == "error"
-    ):  # a simulated or crowded machine may beat the copy: the entry is complete all the same
+    if case["status"] == "error":  # in five samples of a crowded machine it may beat the copy; the entry is complete
         assert "runs at" in case["reason"]
     assert set(document) == set(full)
     assert set(case) - {"flags", "reason"} == set(full["cases"][0])
@@ -277,7 +275,7 @@ def test_prices_of_an_axis_with_three_values_and_of_one_that_is_not_there():
 def test_prices_cancel_what_slowed_the_machine_in_between():
     draw = documents.random.Random(0)
     cases = [
-        documents.case(f"f[statistics={s}]", {"statistics": s}, slow * t, slow * 1e-5, draw=draw, read=4096, written=4096)
+        documents.case(f"f[statistics={s}]", {"statistics": s}, slow * t, slow * 1e-5, draw=draw, read=64, written=64)
         for s, t, slow in ((None, 1e-5, 1.0), ("tensor", 1.1e-5, 1.5))
     ]  # fmt: skip
     (pair,) = charts.prices(documents.document(cases)).pairs

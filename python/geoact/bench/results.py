@@ -102,11 +102,8 @@ def from_pytest_benchmark(found: Mapping[str, Any], name: str) -> dict[str, Any]
     """What ``pytest --benchmark-save`` or ``--benchmark-json`` stored, as a document; raises ResultError."""
     machine, benchmarks = found.get("machine_info") or {}, found["benchmarks"]
     cpu = (machine.get("cpu") or {}) if isinstance(machine, dict) else None
-    if (
-        not isinstance(cpu, dict)
-        or not isinstance(benchmarks, list)
-        or not all(isinstance(b, dict) for b in benchmarks)
-    ):
+    objects = isinstance(benchmarks, list) and all(isinstance(benchmark, dict) for benchmark in benchmarks)
+    if not objects or not isinstance(cpu, dict):
         raise ResultError(f"{name} is no file of pytest-benchmark's")
     cases = []
     for benchmark in benchmarks:

@@ -188,7 +188,7 @@ BROKEN = {
     "list.json": ("[1, 2]", "is no result of geoact bench"),
     "bytes.json": (b"\xff\xfe\x00", "cannot be read"),
     "undated.json": (results.dumps(documents.small(date="yesterday")), "has no date that can be read: 'yesterday'"),
-    "theirs.json": ('{"benchmarks": [3], "machine_info": {}}', "is no file of pytest-benchmark"),
+    "theirs.json": ('{"benchmarks": [3], "machine_info": {}}', "is not laid out as pytest-benchmark does"),
 }
 
 

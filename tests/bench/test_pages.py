@@ -13,6 +13,7 @@ from geoact.bench.history import History
 from geoact.bench.history.page import write_trend_page
 from geoact.bench.report import content
 from geoact.bench.report.page import write_page
+from geoact.bench.results import ResultError
 from support import documents
 
 CHARTS = ("speed", "roofline", "prices", "dots", "samples")
@@ -65,10 +66,10 @@ def test_only_an_earlier_page_of_the_same_kind_is_replaced(full, page, trend, tm
         assert path.read_bytes() == first
         for precious in (b"<html>precious</html>", other.read_bytes(), b""):
             path.write_bytes(precious)
-            with pytest.raises(ValueError, match="it is not overwritten$"):
+            with pytest.raises(ResultError, match="it is not overwritten$"):
                 write(given, path)
             assert path.read_bytes() == precious
-        with pytest.raises(ValueError, match="^path is a folder: "):
+        with pytest.raises(ResultError, match="^path is a folder: "):
             write(given, tmp_path)
 
 

@@ -113,8 +113,8 @@ def test_what_was_not_measured_is_told_once_and_errors_first(full):
 def test_the_terminal_shows_every_case_bar_and_reason(full):
     text = printed(full)
     assert text.count("noise is stable") == 128
-    assert "activation[function, dtype, n, statistics, direction]" in text
-    assert "relu, float32, 4096, None, forward" in text
+    for case in full["cases"]:
+        assert case["name"] in text
     for row in content.rows(full):
         assert row.bar in text
         assert row.measured in text
@@ -126,6 +126,13 @@ def test_the_terminal_shows_every_case_bar_and_reason(full):
     )
     assert content.cpu_times(full) in text
     assert "3 met, 2 not met, 1 open" in text
+
+
+def test_names_too_long_for_the_terminal_are_shown_by_their_values(full):
+    text = printed(full, 140)
+    assert text.count("activation[function, dtype, n, statistics, direction]") == 1
+    assert "  relu, float32, 4096, None, forward " in text
+    assert "activation[function=relu,dtype=float32,n=4096,statistics=None,direction=forward]" not in text
 
 
 @pytest.mark.parametrize("width", [80, 100, 140])

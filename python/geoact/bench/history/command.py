@@ -63,7 +63,7 @@ def run_history(sources: list[Path], only: list[str], html: Path | None, as_json
     if html is not None:
         try:
             write_trend_page(history, html)
-        except (ValueError, OSError) as error:
+        except (ResultError, OSError) as error:
             return _say(str(error), USAGE_ERROR)
     if as_json:
         print(json.dumps(history.document(), indent=1))

@@ -7,12 +7,17 @@ from typing import Any
 
 from geoact import _pages
 from geoact.bench.history.series import History, Series
+from geoact.bench.results import ResultError
 
 _PACKAGE = "geoact.bench.history"
 
 
 def write_trend_page(history: History, path: Path, title: str = "Benchmark history") -> None:
-    """Write the page; an earlier one is replaced. Raises ValueError where something else is in its place."""
+    """Write the page; an earlier one is replaced. Raises ResultError where something else is in its place."""
+    try:
+        _pages.refuse_others(path, _pages.HISTORY)
+    except ValueError as error:
+        raise ResultError(str(error)) from error
     series = [_series(place, one) for place, one in enumerate(history.series)]
     places = {one.key: place for place, one in enumerate(history.series)}
     content = {

@@ -126,7 +126,8 @@ def level(view: CaseView, document: Mapping[str, Any]) -> str:
     if document.get("cache") == "cold":
         return where
     if view.device != "cpu":
-        size = (environment.get("gpu") or {}).get("l2_bytes")
+        gpu = environment.get("gpu")
+        size = gpu.get("l2_bytes") if isinstance(gpu, Mapping) else None
         return "L2" if size and view.bytes <= size else where
     found = []
     for name, text in (environment.get("caches") or {}).items():

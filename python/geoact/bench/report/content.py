@@ -207,10 +207,11 @@ def counts(document: Mapping[str, Any]) -> dict[str, str]:
 def machine(document: Mapping[str, Any]) -> str:
     """The machine in a few words."""
     environment = document["environment"]
-    gpu = environment.get("gpu") or {}
+    gpu = environment.get("gpu") or ""
     family, processors = environment.get("cpu_model"), environment.get("processors")
     cpu = str(environment.get("cpu") or "unknown processor") + (f" ({family})" if family else "")
-    parts = [gpu.get("name"), cpu, f"{processors} processors" if processors else None, environment.get("isa")]
+    name = gpu.get("name") if isinstance(gpu, Mapping) else gpu
+    parts = [name, cpu, f"{processors} processors" if processors else None, environment.get("isa")]
     return ", ".join(str(part) for part in parts if part)
 
 

@@ -11,6 +11,7 @@ from geoact.bench.bars import Row
 from geoact.bench.report import content, tables
 from geoact.bench.report.charts import OVERHEAD_AXIS, Prices, Speeds, dots, prices, speeds, spread
 from geoact.bench.report.content import CaseView
+from geoact.bench.results import ResultError
 
 _PACKAGE = "geoact.bench.report"
 _FEW = 12  # values of an axis that fit a list to choose from
@@ -30,8 +31,9 @@ def write_page(document: Mapping[str, Any], path: Path, *, overhead_axis: str = 
     overhead_axis : str
         Cases that differ in this axis only make the chart of what an option costs.
 
-    Raises ValueError where something that is no page of results is in its place.
+    Raises ResultError where something that is no page of results is in its place.
     """
+    check(path)
     views = content.cases(document)
     heads = tables.case_heads(views)
     fast, costs = speeds(document), prices(document, overhead_axis)
@@ -74,6 +76,14 @@ def write_page(document: Mapping[str, Any], path: Path, *, overhead_axis: str = 
         ],
     }  # fmt: skip
     _pages.write_page(path, _pages.BENCH, _PACKAGE, "bench.html.j2", said)
+
+
+def check(path: Path) -> None:
+    """Raise ResultError if a page would take the place of something else; to be known before a long measurement."""
+    try:
+        _pages.refuse_others(path, _pages.BENCH)
+    except ValueError as error:
+        raise ResultError(str(error)) from error
 
 
 def _bar(row: Row) -> dict[str, Any]:

@@ -80,17 +80,23 @@ def _print_sections(heads: Sequence[str], sections: Mapping[str, list[list[Text]
 
 
 def _print_cases(views: Sequence[CaseView], console: Console) -> None:
-    """Cases of a function by their values, under the names of its axes; what must be known of one is listed below."""
+    """One line for every case, by its name; what must be known of one is listed below.
+
+    Where the names are too long for the console the cases of a function are shown by their values, under its axes.
+    """
     heads = [head for head in case_heads(views) if head != "notes"]
     if console.width < _WIDE:
         heads.remove("rounds: why it stopped")
     sections: dict[str, list[list[Text]]] = {}
     several = Counter(_short(view)[0] for view in views)
-    for view in views:
+    rows = [case_cells(view, heads) for view in views]
+    room = console.width - sum(2 + max(len(cells[i]) for cells in [heads, *rows]) for i in range(1, len(heads)))
+    fits = max(len(view.name) for view in views) + 4 <= room
+    for view, texts in zip(views, rows, strict=True):
         section, short = _short(view)
-        if several[section] < 2:
+        if fits or several[section] < 2:
             section, short = "", view.name
-        cells = [Text(cell) for cell in case_cells(view, heads)]
+        cells = [Text(text) for text in texts]
         cells[0] = Text(("  " if section else "") + short + (" *" if view.measured and view.notes else ""))
         if not view.measured:
             cells[1].stylize(COLOURS.get(view.status, "bold red"))

@@ -11,6 +11,7 @@ from rich.text import Text
 from geoact.bench.kernels_report import limits
 from geoact.bench.kernels_report.compare import Verdict
 from geoact.bench.kernels_report.report import Kernel, Report
+from geoact.bench.report.markdown import plain, table
 
 HEADS = ("kernel", "arch", "regs", "warps/SM", "spills", "stack", "shared", "ld/st bits", "instr", "loop", "/16 B")
 """``loop`` is the hottest loop, ``/16 B`` its instructions per 16 bytes stored (or loaded)."""
@@ -113,7 +114,7 @@ def report_markdown(report: Report) -> str:
             "",
             totals(report),
             "",
-            *_markdown_table(HEADS, rows, left=2),
+            *table(HEADS, rows, HEADS[2:]),
             "",
             f"{NO_SPEED} Threads per block where a kernel does not say: {report.block}.",
             "",
@@ -127,7 +128,7 @@ def verdict_markdown(verdict: Verdict) -> str:
 
     def section(title: str, entries: Sequence[object], text: Callable[[object], str] = str) -> None:
         if entries:
-            lines.extend([f"### {title}", "", *(f"- {_plain(text(one))}" for one in entries), ""])
+            lines.extend([f"### {title}", "", *(f"- {plain(text(one))}" for one in entries), ""])
 
     section("Worse", verdict.regressions)
     section("Vanished", [" ".join(key) for key in verdict.vanished])
@@ -139,13 +140,3 @@ def verdict_markdown(verdict: Verdict) -> str:
     section("Better", verdict.improvements)
     section("Notes", verdict.notes)
     return "\n".join(lines)
-
-
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    rule = ["---" if i < left else "---:" for i in range(len(heads))]
-    return [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in (heads, rule, *rows)]
-
-
-def _plain(text: str) -> str:
-    """Template arguments are no HTML, and a bar ends no cell."""
-    return text.replace("<", "\\<").replace("|", "\\|").replace("*", "\\*")

@@ -3,7 +3,7 @@
     valgrind --tool=callgrind --instr-atstart=no ... python -m geoact.bench.instructions.child REQUEST RESULT
 
 REQUEST and RESULT are JSON files. The counts are not in RESULT but in the files callgrind writes, one for every count,
-which carry the labels given here. Loading, preparing and warming up happen uninstrumented. Standard library only.
+which carry the labels given here. All but the counted run is uninstrumented. Standard library only.
 """
 
 from __future__ import annotations
@@ -46,11 +46,14 @@ def elements_of(axes: Mapping[str, object]) -> int:
     return 0
 
 
-def count(call: Call, requests: Requests, number: int) -> None:
-    """Warm up and count one call."""
+def count(call: Call, requests: Requests, number: int, check: bool) -> None:
+    """Check, warm up and count one call."""
     if call.device != "cpu":
         raise Unavailable(f"runs on {call.device}: only what a processor executes is counted")
     run = call.runs[0]
+    if check:
+        call.before()
+        call.check()
     for _ in range(WARM):
         call.before()
         run()
@@ -69,10 +72,7 @@ def count_case(case: Case, requests: Requests, number: int, check: bool) -> dict
     entry: dict[str, Any] = {"name": case.name, "axes": {axis: str(value) for axis, value in case.axes.items()}}
     try:
         call = case.prepare()
-        count(call, requests, number)
-        if check:
-            call.before()
-            call.check()
+        count(call, requests, number, check)
     except Unavailable as error:
         return entry | {"status": "skipped", "reason": str(error)}
     except AssertionError as error:

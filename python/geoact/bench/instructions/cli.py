@@ -76,7 +76,7 @@ def register(app: "typer.Typer") -> None:
         ] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of text.")] = False,
         markdown: Annotated[Path | None, typer.Option(help="Also write Markdown to this file.")] = None,
-        check: Annotated[bool, typer.Option(help="Check each case's result after counting it.")] = True,
+        check: Annotated[bool, typer.Option(help="Check each case's result before counting it.")] = True,
         valgrind: Annotated[str | None, typer.Option(help="Path of valgrind; default: the one on PATH.")] = None,
     ) -> None:
         try:

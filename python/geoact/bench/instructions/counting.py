@@ -78,7 +78,7 @@ def count_suite(
     package : str, optional
         Whose compiled modules are gated; default: the suite's own. Without any, the total is.
     check : bool
-        Call each case's check after it was counted; a wrong result is an error.
+        Call each case's check before it is counted; a wrong result is an error.
     valgrind : str, optional
         Path of valgrind.
     told : callable, optional

@@ -110,7 +110,7 @@ class Test:
         assert [row.name for row in counted.rows] == ["add[n=16384]", "scale[n=16384]"]
         assert (counted.suite, counted.package, counted.gated) == ("toy", "numpy", "instructions")
         for row in counted.rows:
-            # At least a load, an operation and a store of 8 numbers at a time; at most one number at a time, twenty each.
+            # At least a load, an operation and a store for 8 numbers; at most 20 for each.
             assert 3 / 8 <= row.per_element("instructions") <= 20
             assert row.instructions < row.total
         assert counted["add[n=16384]"].bytes == 3 * 4 * 16384

@@ -1,7 +1,8 @@
 """Reading what callgrind wrote: instructions by the object file they lie in.
 
 The format is that of the Valgrind manual, "Callgrind Format Specification". Of it this needs the objects (``ob=``) and
-the cost lines; names may be given once and then by number, ``ob=`` and ``cob=`` sharing the numbers. The cost line that
+the cost lines; names may be given once and then by number, ``ob=``, ``cob=`` and ``job=`` sharing the numbers (the target
+of a jump, ``jfi=`` and the like, is written but not in the manual). The cost line that
 follows ``calls=`` is that of the called function all over again and no cost of its own; the line that follows ``jump=``
 or ``jcnd=`` has a position and no cost. That the lines add up to ``totals:``, with which the file ends, is checked.
 Standard library only.
@@ -21,7 +22,7 @@ UNKNOWN = "???"
 
 _EVENT = "Ir"  # instructions read, that is executed
 _COST = re.compile(r"(?:\*|[+-]?(?:0x[0-9a-fA-F]+|\d+))(?:\s|$)")
-_POSITION = re.compile(r"(c?ob|fl|fi|fe|cfi|cfl|c?fn)=\s*(?:\((\d+)\))?\s*(.*)$")
+_POSITION = re.compile(r"([cj]?ob|fl|fi|fe|cfi|cfl|jfi|[cj]?fn)=\s*(?:\((\d+)\))?\s*(.*)$")
 _JUMP = re.compile(r"(?:jump|jcnd)=\s*\d+")
 _HEADER = re.compile(r"([A-Za-z][\w ]*?):(?:\s+(.*)|)$")
 
@@ -74,7 +75,7 @@ class _Reader:
             raise ValueError("not a line of this format")
 
     def _position(self, kind: str, number: str | None, name: str) -> None:
-        if kind not in ("ob", "cob"):
+        if not kind.endswith("ob"):
             return
         if number is not None:
             if name:

@@ -96,7 +96,8 @@ def selected(request: Mapping[str, Any]) -> tuple[Suite, list[Case]]:
 
 def isa() -> str | None:
     """That of geoact, where it is loaded: it says what kernels find on the processor that valgrind simulates."""
-    return geoact.isa() if hasattr(geoact := sys.modules.get("geoact"), "isa") else None
+    ask = getattr(sys.modules.get("geoact"), "isa", None)
+    return None if ask is None else str(ask())
 
 
 def run(request: Mapping[str, Any], progress: int | None) -> dict[str, Any]:

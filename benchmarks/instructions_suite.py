@@ -2,7 +2,7 @@
 
     python -m geoact.bench.instructions benchmarks/instructions_suite.py --baseline benchmarks/results/instructions.json
 
-Counted are the instructions of one call on 65536 elements, by one thread, on aligned arrays in cache: what a count can
+Counted are the instructions of one call on 32768 elements, by one thread, on aligned arrays in cache: what a count can
 depend on is fixed here. Times are not asked for, so there is one size: counts per element barely change with it.
 """
 
@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 from geoact.bench import Call, Suite
 
-ROWS, COLUMNS = 256, 256
+ROWS, COLUMNS = 128, 256
 DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16), "float32": np.dtype(np.float32), "float64": np.dtype(np.float64)}
 WEIGHT = 0.25  # of the parameter that has no default
 CLOSER = ("relu", "sigmoid", "gelu")  # one that is bound by memory, one that computes, one that does both

@@ -1,11 +1,10 @@
 """Reading what callgrind wrote: instructions by the object file they lie in.
 
 The format is that of the Valgrind manual, "Callgrind Format Specification". Of it this needs the objects (``ob=``) and
-the cost lines; names may be given once and then by number, ``ob=``, ``cob=`` and ``job=`` sharing the numbers (the target
-of a jump, ``jfi=`` and the like, is written but not in the manual). The cost line that
-follows ``calls=`` is that of the called function all over again and no cost of its own; the line that follows ``jump=``
-or ``jcnd=`` has a position and no cost. That the lines add up to ``totals:``, with which the file ends, is checked.
-Standard library only.
+the cost lines. A name may be given once and then by its number; ``ob=``, ``cob=`` and ``job=`` share the numbers (the
+last kind, of the targets of jumps, is written but not in the manual). The cost line that follows ``calls=`` is that of
+the called function all over again and no cost of its own; the line that follows ``jump=`` or ``jcnd=`` has a position
+and no cost. That the lines add up to ``totals:``, with which the file ends, is checked. Standard library only.
 """
 
 from __future__ import annotations

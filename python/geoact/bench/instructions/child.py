@@ -25,7 +25,7 @@ from geoact.bench.instructions.errors import CountingError
 from geoact.bench.instructions.requests import Requests
 from geoact.bench.suite import Call, Case, Suite, SuiteError, load
 
-WARM = 2  # runs before the first count: what is made once (tables, plans, the interpreter's own caches) is then made
+WARM = 1  # runs before the first count: what is made once (tables, plans, caches of the interpreter) is then made
 COUNTS = 2  # of every case: where they differ, the case is not repeatable, and the table says so
 
 

@@ -9,6 +9,7 @@ One page of the design, from what is declared to what is decided:
 ``ceilings``           the copy of the same bytes that every case is held against
 ``engine``             interleaved rounds, when they end, raw samples
 ``bars``, ``summary``  ratios and whether a limit is met; order statistics
+``timing``             settings, the clock of each device, the ceiling of a case
 ``runner``             a whole suite to a document; ``results`` stores it, ``environment`` says where it was made
 ``gate``               A against B: workers kept warm, paired log-ratios, verdicts, exit codes
 ``pytest_plugin``      the fixture ``gpu_benchmark`` and ``pytest --geoact-gate``

@@ -11,95 +11,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from geoact.bench import ceilings
-from geoact.bench.bars import Row, impossible, judge, raw
+from geoact.bench.bars import IMPOSSIBLE, Row, impossible, judge, rates, raw
 from geoact.bench.bars import flags as flags_of
 from geoact.bench.ceilings import Traffic
-from geoact.bench.clocks import Clock, HostClock
-from geoact.bench.contenders import Contender, Group, Unavailable
+from geoact.bench.clocks import Clock
+from geoact.bench.contenders import Group, Unavailable
 from geoact.bench.engine import Budget, Measured, StopRule, first_line, measure
 from geoact.bench.results import KIND, SCHEMA
 from geoact.bench.suite import Call, Case, Family, Suite
 from geoact.bench.summary import Summary, interval, quantile
+from geoact.bench.timing import Devices, Settings, ceiling
 
 Told = Callable[[str, int, int], None]
 """Called with a name, how many are done and how many there are."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a suite is run.
-
-    Parameters
-    ----------
-    seconds : float
-        What one case may cost at most.
-    rule : StopRule
-        When its samples are enough.
-    cold : bool
-        Flush the caches ahead of every sample.
-    batches : int
-        A sample of the host clock is the fastest of so many batches.
-    shortest : float
-        Seconds that a batch lasts at least: short calls are repeated.
-    seed : int
-        Of the order of the contenders.
-    """
-
-    seconds: float = 3.0
-    rule: StopRule = field(default_factory=lambda: StopRule(seconds=0.2, most=400))
-    cold: bool = False
-    batches: int = 5
-    shortest: float = 3e-4
-    seed: int = 0
-
-    @classmethod
-    def quick(cls, cold: bool = False) -> Settings:
-        """Few samples: to see that everything runs, not to quote."""
-        return cls(seconds=0.2, rule=StopRule(least=3, seconds=0.0, most=5), cold=cold, batches=2, shortest=5e-5)
-
-
-class Devices:
-    """The clock of every device, made when the first case asks for it.
-
-    ``made`` may hold clocks already: a simulated one in tests.
-    """
-
-    def __init__(self, settings: Settings, made: Mapping[str, Clock] | None = None) -> None:
-        self._settings, self._made, self._why = settings, dict(made or {}), {}  # type: ignore[var-annotated]
-
-    def clock(self, device: str) -> Clock:
-        """The clock of a device; raises Unavailable where there is none."""
-        if device in self._why:
-            raise Unavailable(self._why[device])
-        if device not in self._made:
-            try:
-                self._made[device] = self._make(device)
-            except Unavailable as error:
-                self._why[device] = str(error)
-                raise
-        return self._made[device]
-
-    def _make(self, device: str) -> Clock:
-        settings = self._settings
-        if device == "cuda":
-            from geoact.bench.device_clock import device_clock
-
-            return device_clock(cold=settings.cold)
-        state = "caches cold" if settings.cold else "caches warm"
-        return HostClock(f"CPU, {state}", batches=settings.batches, flush=ceilings.flush if settings.cold else None)
-
-
-def ceiling(call: Call, clock: Clock, cold: bool) -> Contender:
-    """The copy, or what there is instead, that a call is held against; raises Unavailable."""
-    traffic = Traffic(call.read, call.written, call.threads)
-    if not traffic.total:
-        raise Unavailable("the case declares no bytes")
-    if call.device == "cpu":
-        return ceilings.ceiling(traffic, cold=cold)
-    from geoact.bench.device_clock import device_ceiling
-
-    return device_ceiling(traffic, clock)
 
 
 def group_of(case: Case, call: Call, clock: Clock, cold: bool) -> Group:
@@ -131,8 +55,9 @@ def run_case(case: Case, devices: Devices, settings: Settings) -> dict[str, Any]
     entry |= {name: getattr(call, name) for name in ("read", "written", "flops", "threads") if getattr(call, name)}
     if call.code:
         entry["code"] = call.code
+    shortest = settings.shortest_of(call.device)
     try:
-        found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=settings.shortest)
+        found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=shortest)
     except Exception as error:  # likewise, while it is timed
         return entry | {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}"}
     return entry | _outcome(case.name, group, found, call)
@@ -155,6 +80,7 @@ def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, 
         entry["GB/s"] = _short(group.bytes_moved / median / 1e9)
     if group.flops:
         entry["GFLOP/s"] = _short(group.flops / median / 1e9)
+    entry |= rates(found.samples[name])
     flags = flags_of(found)
     others = [c for c in group.contenders if c.name != name]
     if others:
@@ -163,7 +89,7 @@ def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, 
         entry |= {"ceiling": copy.name, "ceiling_ns": [_short(s * 1e9) for s in times]}
         entry["score"] = score(seconds, times)
         impossibly = impossible(group, found)
-        if impossibly:
+        if impossibly and entry["score"]["low"] > IMPOSSIBLE:  # beyond what few samples may do by chance
             threads = "" if call.threads > 1 or call.device != "cpu" else "; does it use more threads than it declares?"
             return entry | {"status": "error", "reason": impossibly[0] + threads, "flags": flags}
     elif "ceiling" in group.missing:
@@ -231,7 +157,15 @@ def run_group(
         outcome.rows.append(Row(name, "ran to its end", "exact", "", met="error", reason=reason))
     finally:
         if group is not None:
-            group.after()
+            _put_back(group, outcome)
+
+
+def _put_back(group: Group, outcome: Outcome) -> None:
+    try:
+        group.after()
+    except Exception as error:  # of the user's own function: what was measured is kept
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        outcome.rows.append(Row(group.name, "put back what it changed", "exact", "", met="error", reason=reason))
 
 
 # --- the whole ------------------------------------------------------------------------------------
@@ -278,7 +212,7 @@ def run(
         "kind": KIND,
         "suite": suite.name,
         "cache": "cold" if settings.cold else "warm",
-        "environment": dict(environment),
+        "environment": dict(environment) | devices.facts(),
         "cases": entries,
         "rows": [row.document() for row in outcome.rows],
         "groups": outcome.groups,

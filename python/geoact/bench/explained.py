@@ -44,7 +44,7 @@ class Explains(Protocol):
     def subject(self) -> str:
         """Of what, for people."""
 
-    def covers(self, finding: Any) -> bool:  # noqa: ANN401  each gate has findings of its own
+    def covers(self, finding: Any) -> bool:  # each gate has findings of its own
         """Whether a finding is of this kind and within the limit."""
 
 

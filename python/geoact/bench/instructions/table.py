@@ -180,7 +180,7 @@ def _values(row: Row, gated: str) -> list[Any]:
     return [derived[name] if name in derived else _plain(getattr(row, name)) for name in _COLUMNS]
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401
+def _plain(value: Any) -> Any:
     return dict(value) if isinstance(value, Mapping) else value
 
 

@@ -23,8 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-
 import numpy as np
 from geoact.bench.ceilings import flush
 from geoact.bench.clocks import HostClock
@@ -212,7 +210,7 @@ while True:
 
 @contextmanager
 def load(cpu: int, busy: float = 1.0, idle: float = 0.0) -> Iterator[None]:
-    """A process that keeps a processor busy, and memory with it; with ``idle`` it rests so long after every ``busy``."""
+    """A process that keeps a processor busy, and memory with it; it rests ``idle`` seconds after every ``busy``."""
     command = [sys.executable, "-c", BUSY, str(cpu), str(busy), str(idle)]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         try:

@@ -84,7 +84,7 @@ def planted(work: Run, share: float, seconds: float) -> float:
 
 
 def waiting_on_device(work: Run, share: float) -> Run:
-    """The same for a CUDA device, where waiting on the host lengthens nothing: a kernel that spins for so many cycles."""
+    """The same for a CUDA device, where waiting on the host lengthens nothing: a kernel that spins."""
     import torch
 
     def seconds(run: Run) -> float:

@@ -21,11 +21,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
 from harness_kernels import KERNELS, SHARE, Run, device, names, planted, prepared, quick, suite
 
+HERE = Path(__file__).resolve().parent
 KEPT = 40
 STATISTICS = {"min": min, "mean": statistics.fmean, "median": statistics.median}
 COPIES = "median / copy"

@@ -31,9 +31,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))
-
 from geoact.bench import environment, results
 from geoact.bench.gate.compare import Comparison, Plan, as_row, compare
 from geoact.bench.gate.decide import Rule
@@ -42,6 +39,7 @@ from harness_biases import BIASES
 from harness_kernels import KERNELS, SHARE, TITLES, VARIANTS
 from harness_session import HARNESSES, thin
 
+HERE = Path(__file__).resolve().parent
 SCHEMA, KIND = 1, "geoact-harnesses"
 THRESHOLDS = (0.03, 0.05, 0.10)
 GATE = "geoact compare"
@@ -189,7 +187,7 @@ def share_above(ratios: Sequence[float], threshold: float) -> float:
 
 
 def _row(harness: str, reported: str, kernel: str, equal: Sequence[float], slowed: Sequence[float]) -> dict[str, Any]:
-    """``equal`` and ``slowed`` are ratios of what was reported, of which one would be right and 1 + what was planted."""
+    """``equal`` and ``slowed`` are ratios of what was reported; right were 1, and 1 and what was planted."""
     return {
         "harness": harness,
         "number": reported,

@@ -1,7 +1,6 @@
 """Two sides in real processes, with code whose speed is known: what is slower is found, what is not is not."""
 
 import json
-import subprocess
 import xml.etree.ElementTree as ElementTree
 
 import pytest

@@ -69,7 +69,9 @@ def test_a_build_of_pip_is_installed_without_its_dependencies(project, tmp_path)
         "        wheel.write('src/sleeper.py', 'sleeper.py')\n"
         "        wheel.writestr(info + 'METADATA', 'Metadata-Version: 2.1\\nName: sleeper\\nVersion: 1\\n'\n"
         "                       'Requires-Dist: no-such-package-anywhere\\n')\n"
-        "        wheel.writestr(info + 'WHEEL', 'Wheel-Version: 1.0\\nGenerator: t\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n')\n"
+        "        lines = 'Wheel-Version: 1.0', 'Generator: t', 'Root-Is-Purelib: true', 'Tag: py3-none-any', ''\n"
+        "        wheel.writestr(info + 'WHEEL', chr(10).join(lines))\n"
+        "        wheel.writestr(info + 'WHEEL', chr(10).join(lines))\n"
         "        wheel.writestr(info + 'RECORD', '')\n"
         "    return name\n"
     )
@@ -84,9 +86,8 @@ def test_a_build_of_pip_is_installed_without_its_dependencies(project, tmp_path)
 
 
 def test_a_build_that_fails_says_how_and_leaves_nothing(project, tmp_path):
-    (project / "pyproject.toml").write_text(
-        "[build-system]\nrequires = []\nbuild-backend = 'no_backend'\nbackend-path = ['.']\n"
-    )
+    text = "[build-system]\nrequires = []\nbuild-backend = 'no_backend'\nbackend-path = ['.']\n"
+    (project / "pyproject.toml").write_text(text)
     build = Build("pip", isolated=False, cache=tmp_path / "cache")
     with pytest.raises(SideError, match=r"(?s)\. cannot be built by pip \(exit status \d\):.*no_backend"):
         find(".", project, build)

@@ -237,7 +237,9 @@ found["load_bench"]()
 from geoact.bench.timing import Devices
 from geoact.bench.engine import warm_up
 assert "geoact" not in sys.modules, "geoact itself was imported"
-print(*sorted({{n.partition(".")[0] for n in sys.modules}} & {{"torch", "rich", "typer", "scipy", "pandas", "matplotlib"}}))
+heavy = {{"torch", "rich", "typer", "scipy", "pandas", "matplotlib"}}
+heavy = {{"torch", "rich", "typer", "scipy", "pandas", "matplotlib"}}
+print(*sorted({{n.partition(".")[0] for n in sys.modules}} & heavy))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, ""), done.stderr

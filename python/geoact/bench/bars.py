@@ -147,6 +147,9 @@ def raw(group: Group, measured: Measured) -> dict[str, Any]:
         rates = [round(s.hertz / 1e6) for s in samples if s.hertz]
         if rates:
             entry["MHz"] = [min(rates), max(rates)]
+        memory = [round(s.memory_hertz / 1e6) for s in samples if s.memory_hertz]
+        if memory:
+            entry["memory_MHz"] = [min(memory), max(memory)]
         if group.bytes_moved:
             median = statistics.median(s.seconds for s in samples) / contender.calls
             entry["GB/s"] = float(f"{group.bytes_moved / median / 1e9:.4g}")

@@ -99,9 +99,10 @@ def describe(packages: Iterable[str] = (), *, root: Path | None = None) -> dict[
 
 def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
     """What two results must have in common to be compared: the class of the machine, not this very one."""
-    gpu = environment.get("gpu") or {}
+    gpu = environment.get("gpu")
+    name = gpu.get("name") if isinstance(gpu, Mapping) else gpu  # an identity is an environment too
     known = {key: environment.get(key) for key in _IDENTITY if environment.get(key) is not None}
-    return known | ({"gpu": gpu["name"]} if gpu.get("name") else {})
+    return known | ({"gpu": name} if name else {})
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -55,8 +55,9 @@ def run_case(case: Case, devices: Devices, settings: Settings) -> dict[str, Any]
     entry |= {name: getattr(call, name) for name in ("read", "written", "flops", "threads") if getattr(call, name)}
     if call.code:
         entry["code"] = call.code
+    shortest = settings.shortest if call.device == "cpu" else settings.device_shortest
     try:
-        found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=settings.shortest)
+        found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=shortest)
     except Exception as error:  # likewise, while it is timed
         return entry | {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}"}
     return entry | _outcome(case.name, group, found, call)

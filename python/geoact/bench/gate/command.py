@@ -1,4 +1,4 @@
-"""What ``geoact compare`` does with its arguments: find the sides, let them take turns or read them, deliver the verdict."""
+"""What ``geoact compare`` does with its arguments: find both sides, let them take turns or read them, deliver."""
 
 from __future__ import annotations
 

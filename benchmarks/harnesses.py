@@ -236,9 +236,10 @@ def _gate_rows(comparisons: Sequence[Mapping[str, Any]], kernel: str) -> list[di
     equal, slowed = ([c for c in cases[v] if "change" in c] for v in VARIANTS)
     if not equal or not slowed:
         return []
-    row = _row(GATE, "change", kernel, [1 + c["change"] for c in equal], [1 + c["change"] for c in slowed])
     changes = [1 + c["change"] for c in equal]
-    row |= {"sessions": len(equal), "spread": round(max(changes) / min(1.0, *changes) - 1, 4), "pairs": len(equal)}
+    row = _row(GATE, "change", kernel, changes, [1 + c["change"] for c in slowed])
+    spread = max(1.0, *changes) / min(1.0, *changes) - 1
+    row |= {"sessions": len(equal), "spread": round(spread, 4), "pairs": len(equal)}
     row["seconds"] = round(statistics.median(c["seconds"] for c in comparisons) / len(KERNELS) / len(VARIANTS), 2)
     row["verdicts"] = {v: [c["verdict"] for c in found] for v, found in zip(VARIANTS, (equal, slowed), strict=True)}
     return [row]

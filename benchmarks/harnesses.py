@@ -1,6 +1,6 @@
 """How far apart do harnesses report the same kernel, and what of a slowdown do they see?
 
-    python benchmarks/harnesses.py [--minutes 7] [--device cuda|dry-run] [--quick] [--json FILE]
+    python benchmarks/harnesses.py [--minutes 8] [--device cuda|dry-run] [--quick] [--json FILE]
 
 For people who gate on a number. A *session* is a fresh process in which one harness measures four kernels as it does by
 default, each as it is and slowed by 5 %: timeit, pytest-benchmark, torch.utils.benchmark and geoact bench, and on a
@@ -8,7 +8,7 @@ GPU triton's do_bench and do_bench_cudagraph and cupyx.profiler. Sessions of all
 rounds, so that all see the same machine. Every pair of sessions is then what a gate would have had: the same kernel in
 both is a false alarm where one lies above the other by more than a threshold, the slowed one against the plain one of
 another session is a slowdown that was seen or not. ``geoact compare`` decides by its own rule, in comparisons between
-the rounds. What else moves a time is measured one by one in harness_biases.py.
+the rounds. What else moves a time of a CPU is measured one by one in harness_biases.py.
 
 All is measured in ``--minutes``, but at least two rounds and one comparison. The result, with samples, goes to
 benchmarks/results/harnesses-<machine>.json; docs/benchmarking.md shows it. Use a quiet machine.
@@ -36,7 +36,7 @@ from geoact.bench.gate.compare import Comparison, Plan, as_row, compare
 from geoact.bench.gate.decide import Rule
 from geoact.bench.gate.sides import Side
 from harness_biases import BIASES
-from harness_kernels import KERNELS, SHARE, TITLES, VARIANTS
+from harness_kernels import KERNELS, SHARE, TITLES, VARIANTS, device
 from harness_session import HARNESSES, thin
 
 HERE = Path(__file__).resolve().parent
@@ -161,7 +161,7 @@ def measured(minutes: float, quick: bool, told: Callable[[str], None]) -> dict[s
         found["comparisons"].append(kept(gate(index, quick)))
         told(f"{GATE}: {found['comparisons'][-1]['seconds']:.1f} s")
 
-    for name in BIASES:
+    for name in BIASES if device() == "cpu" else ():
         tried(lambda name=name: bias(name))
     counts = dict.fromkeys(LEAST, 0)
     for kind in Budget(begin + 60 * minutes, LEAST).parts():
@@ -271,7 +271,7 @@ def show(document: Mapping[str, Any]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=7.0, help="what all of it may cost, biases included")
+    parser.add_argument("--minutes", type=float, default=8.0, help="what all of it may cost, biases included")
     parser.add_argument("--device", choices=("cpu", "cuda", "dry-run"), default="cpu",
                         help="dry-run: what runs on a device, on CPU tensors")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="little of everything: to see that it runs, not to quote")
@@ -289,8 +289,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     document = {"schema": SCHEMA, "kind": KIND, "quick": options.quick, "device": options.device}
     document |= {"environment": described, **found}
     show(document)
-    device = "" if options.device == "cpu" else f"{options.device}-"
-    default = HERE / "results" / f"harnesses-{device}{environment.slug(described)}.json"
+    place = "" if options.device == "cpu" else f"{options.device}-"
+    default = HERE / "results" / f"harnesses-{place}{environment.slug(described)}.json"
     path = options.json or (None if options.quick or options.device == "dry-run" else default)
     if path:
         results.save(path, document)

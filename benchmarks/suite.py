@@ -55,7 +55,7 @@ NARROW_AND_WIDE = [dtype for dtype in cases.DTYPES if dtype != "float32"]
 
 
 @suite.case(activation=LARGE, dtype=["float32"], size=["4096x1024"], statistics=["tensor", "channel", "row"])
-@suite.case(activation=LARGE, dtype=["float32"], size=["32Mi"], statistics=WITH_AND_WITHOUT)
+@suite.case(activation=LARGE, dtype=["float32"], size=["8Mi"], statistics=WITH_AND_WITHOUT)
 @suite.case(activation=ROWS, dtype=NARROW_AND_WIDE, size=["64Ki"], statistics=["tensor"])
 @suite.case(activation=ROWS, dtype=["float32"], size=["64Ki"], statistics=WITH_AND_WITHOUT)
 def forward(activation: str, dtype: str, size: str, statistics: str) -> Call:
@@ -63,7 +63,7 @@ def forward(activation: str, dtype: str, size: str, statistics: str) -> Call:
     return Pass(activation, SIZES[size], dtype, "forward", None if statistics == "none" else statistics).call()
 
 
-@suite.case(activation=LARGE, dtype=["float32"], size=["32Mi"], statistics=WITH_AND_WITHOUT)
+@suite.case(activation=LARGE, dtype=["float32"], size=["8Mi"], statistics=WITH_AND_WITHOUT)
 @suite.case(activation=ROWS, dtype=["float32"], size=["64Ki"], statistics=WITH_AND_WITHOUT)
 def backward(activation: str, dtype: str, size: str, statistics: str) -> Call:
     """dx of dy and what was saved."""

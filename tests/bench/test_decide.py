@@ -1,6 +1,7 @@
 """The rule of the gate, on seeded measurements whose truth is known."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,9 +112,18 @@ def test_a_control_that_moves_makes_the_case_inconclusive():
     assert "the copy beside it moved by +" in found.reason
 
 
+def test_a_control_that_moves_no_farther_than_from_itself_is_steady():
+    restless = measured(change=0.0, control=0.05)
+    random = np.random.default_rng(3)
+    twin = groups(random, math.log1p(0.04))
+    found = one(replace(restless, control_twin=twin))
+    assert found.verdict == "same"
+    assert one(restless).verdict == "inconclusive"
+
+
 def test_the_same_machine_code_is_noise():
     slow = measured(change=0.2)
-    found = one(Measurement("case", slow.ratios, slow.twin, slow.control, same_code=True))
+    found = one(replace(slow, same_code=True))
     assert (found.verdict, found.reason) == ("noise", "would be regressed, but the machine code is the same")
     assert Verdict([found]).code == PASSED
 

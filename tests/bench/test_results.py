@@ -185,10 +185,11 @@ def theirs(tmp_path_factory):
     (folder / "test_theirs.py").write_text(BENCHMARKS)
     # -p would register it twice where plugins load themselves
     alone = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     command = [sys.executable, "-m", "pytest", "-q", "-p", "pytest_benchmark.plugin", "-p", "no:cacheprovider"]
     options = ["--benchmark-json=samples.json", "--benchmark-storage=file://saved", "--benchmark-save=it"]
     done = subprocess.run(
-        [*command, *options], cwd=folder, env=os.environ | alone, capture_output=True, text=True, check=False
+        [*command, *options], cwd=folder, env=outside | alone, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     (saved,) = folder.glob("saved/*/*.json")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from geoact.bench.ceilings import RACE, Traffic
+from geoact.bench.ceilings import RACE, Traffic, named
 from geoact.bench.clocks import Clock, Sample, Untimeable
 from geoact.bench.contenders import Contender, Unavailable
 from geoact.bench.devices import FILL, Bytes, Device, find
@@ -229,15 +229,12 @@ def device_ceiling(traffic: Traffic, clock: Clock, *, buffers: int = 1, name: st
     if not isinstance(clock, DeviceClock):
         raise Unavailable(f"the clock {clock.label!r} is not that of a CUDA device")
     found = contestants(traffic, clock.device, buffers)
-    by_name = {contestant.name: contestant for contestant in found}
     if name is not None:
-        if name not in by_name:
-            raise Unavailable(f"there is no kernel {name} here, only {', '.join(by_name)}")
-        return by_name[name]
+        return named(found, name)
     key = (traffic.kind, size_of(traffic), buffers)
     if key not in clock.winners:
         try:
             clock.winners[key] = _race(found, clock)
         except Untimeable as error:
             raise Unavailable(f"no {traffic.kind} of the same bytes can be timed: {error}") from error
-    return by_name[clock.winners[key]]
+    return named(found, clock.winners[key])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from geoact.bench.bars import Row, impossible, judge, raw
+from geoact.bench.bars import IMPOSSIBLE, Row, impossible, judge, rates, raw
 from geoact.bench.bars import flags as flags_of
 from geoact.bench.ceilings import Traffic
 from geoact.bench.clocks import Clock
@@ -55,7 +55,7 @@ def run_case(case: Case, devices: Devices, settings: Settings) -> dict[str, Any]
     entry |= {name: getattr(call, name) for name in ("read", "written", "flops", "threads") if getattr(call, name)}
     if call.code:
         entry["code"] = call.code
-    shortest = settings.shortest if call.device == "cpu" else settings.device_shortest
+    shortest = settings.shortest_of(call.device)
     try:
         found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=shortest)
     except Exception as error:  # likewise, while it is timed
@@ -80,6 +80,7 @@ def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, 
         entry["GB/s"] = _short(group.bytes_moved / median / 1e9)
     if group.flops:
         entry["GFLOP/s"] = _short(group.flops / median / 1e9)
+    entry |= rates(found.samples[name])
     flags = flags_of(found)
     others = [c for c in group.contenders if c.name != name]
     if others:
@@ -88,7 +89,7 @@ def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, 
         entry |= {"ceiling": copy.name, "ceiling_ns": [_short(s * 1e9) for s in times]}
         entry["score"] = score(seconds, times)
         impossibly = impossible(group, found)
-        if impossibly:
+        if impossibly and entry["score"]["low"] > IMPOSSIBLE:  # beyond what few samples may do by chance
             threads = "" if call.threads > 1 or call.device != "cpu" else "; does it use more threads than it declares?"
             return entry | {"status": "error", "reason": impossibly[0] + threads, "flags": flags}
     elif "ceiling" in group.missing:
@@ -156,7 +157,15 @@ def run_group(
         outcome.rows.append(Row(name, "ran to its end", "exact", "", met="error", reason=reason))
     finally:
         if group is not None:
-            group.after()
+            _put_back(group, outcome)
+
+
+def _put_back(group: Group, outcome: Outcome) -> None:
+    try:
+        group.after()
+    except Exception as error:  # of the user's own function: what was measured is kept
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        outcome.rows.append(Row(group.name, "put back what it changed", "exact", "", met="error", reason=reason))
 
 
 # --- the whole ------------------------------------------------------------------------------------
@@ -203,7 +212,7 @@ def run(
         "kind": KIND,
         "suite": suite.name,
         "cache": "cold" if settings.cold else "warm",
-        "environment": dict(environment),
+        "environment": dict(environment) | devices.facts(),
         "cases": entries,
         "rows": [row.document() for row in outcome.rows],
         "groups": outcome.groups,

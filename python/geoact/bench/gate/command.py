@@ -186,7 +186,9 @@ def _is_stored(name: str) -> bool:
 
 
 def _named(name: str, sources: Sources) -> bool:
-    return not sources.only or any(matches(name, word) for word in sources.only)
+    """Whether a case that is only known by its name is chosen: the name holds its axes."""
+    inside = name.partition("[")[2].rstrip("]").split(",")
+    return sources.chosen(name, {axis: value for axis, _, value in (word.partition("=") for word in inside)})
 
 
 def _part(document: Mapping[str, Any], sources: Sources) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Samples:
     missing: dict[str, tuple[str, str]] = field(default_factory=dict)
     codes: dict[str, str | None] = field(default_factory=dict)
     control: str = ""
+    gpu: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def measurement(self, name: str, same_code: bool) -> Measurement:
@@ -86,12 +87,9 @@ class Samples:
         missing, reason = self._missing()
         if missing:
             return Measurement(name, missing=missing, reason=reason, notes=notes)
-        rounds = list(zip(*(self.times[role] for role in ROLES), strict=True))
-        ratios = [[_log(b) - (_log(a) + _log(t)) / 2 for a, t, b in zip(*r, strict=True)] for r in rounds]
-        twin = [[_log(t) - _log(a) for a, t, _ in zip(*r, strict=True)] for r in rounds]
-        controls = zip(*(self.controls[role] for role in ROLES), strict=True)
-        control = [[_log(b) - (_log(a) + _log(t)) / 2 for a, t, b in zip(*r, strict=True)] for r in controls]
-        return Measurement(name, ratios, twin, control, same_code=alike, notes=notes)
+        ratios, twin = _paired(self.times)
+        control, control_twin = _paired(self.controls)
+        return Measurement(name, ratios, twin, control, control_twin, same_code=alike, notes=notes)
 
     def _missing(self) -> tuple[str, str]:
         before = self.missing.get(A) or self.missing.get(TWIN)
@@ -111,6 +109,16 @@ class Samples:
             return {role: [[float(f"{v:.6g}") for v in one] for one in found] for role, found in groups.items()}
 
         return {"control": self.control, "ns": short(self.times), "control_ns": short(self.controls)}
+
+
+def _paired(times: Mapping[str, list[list[float]]]) -> tuple[list[list[float]], list[list[float]]]:
+    """ln(B / A) and ln(A' / A) of every round; A is the mean of its two processes in the first."""
+    ratios, twin = [], []
+    for rounds in zip(*(times[role] for role in ROLES), strict=True):
+        logs = [(_log(a), _log(t), _log(b)) for a, t, b in zip(*rounds, strict=True)]
+        ratios.append([b - (a + t) / 2 for a, t, b in logs])
+        twin.append([t - a for a, t, _ in logs])
+    return ratios, twin
 
 
 def _log(value: float) -> float:
@@ -266,9 +274,10 @@ def compare(
     measurements = [found[name].measurement(name, same) for name in names]
     if not same_code_is_noise:
         measurements = [replace(m, same_code=False) for m in measurements]
+    gpu = next(({"gpu": one.gpu} for one in found.values() if one.gpu), {})
     return Comparison(
         a, b, Path(suite.partition(":")[0]).name, rule, plan, Verdict(judge(measurements, rule), strict=strict), found,
-        environment, same, time.monotonic() - begin,
+        {**environment, **gpu}, same, time.monotonic() - begin,
     )  # fmt: skip
 
 
@@ -314,6 +323,7 @@ def _prepare(worker: Worker, role: str, name: str, samples: Samples, slowdown: f
         samples.missing[role] = "failed", str(error)
         return
     samples.codes[role] = answer.get("code")
+    samples.gpu = answer.get("gpu", samples.gpu)
     if "missing" in answer:
         samples.missing[role] = answer["missing"], answer["reason"]
 

@@ -180,7 +180,8 @@ def cache() -> dict[str, Any]:
 
 
 def allocation() -> dict[str, Any]:
-    numbers, raw = [], {}
+    numbers: list[dict[str, Any]] = []
+    raw: dict[str, list[float]] = {}
     for title, count, seconds in (("256 KiB", 65536, 1.0), ("64 MiB", 1 << 24, 2.0)):
         x, y = _random(count), _random(count, 1)
         samples = in_turns(
@@ -251,7 +252,8 @@ def alternate(a: Run, b: Run, seconds: float, calls: int) -> tuple[list[float], 
 
 def order() -> dict[str, Any]:
     """The same call as A and B; halfway a neighbour starts. Both designs are read from the same samples."""
-    numbers, raw = [], {}
+    numbers: list[dict[str, Any]] = []
+    raw: dict[str, list[float]] = {}
     with pinned() as (own, other):
         small, large = _random(65536), _random(1 << 24)
         places = [("the same processor", own, partial(np.negative, small, np.empty_like(small)), 20)]

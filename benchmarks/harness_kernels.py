@@ -96,7 +96,7 @@ def waiting_on_device(work: Run, share: float) -> Run:
             run()
         end.record()
         end.synchronize()
-        return begin.elapsed_time(end) / 1e3 / 20
+        return float(begin.elapsed_time(end)) / 1e3 / 20
 
     rate = 1_000_000 / seconds(lambda: torch.cuda._sleep(1_000_000))
     cycles = round(share * seconds(work) * rate)

@@ -25,7 +25,11 @@ from harness_kernels import KERNELS, SHARE, Run, device, names, planted, prepare
 
 HERE = Path(__file__).resolve().parent
 KEPT = 40
-STATISTICS = {"min": min, "mean": statistics.fmean, "median": statistics.median}
+STATISTICS: dict[str, Callable[[Sequence[float]], float]] = {
+    "min": min,
+    "mean": statistics.fmean,
+    "median": statistics.median,
+}
 COPIES = "median / copy"
 
 
@@ -72,7 +76,7 @@ def by_torch(run: Run) -> list[float]:
     from torch.utils.benchmark import Timer
 
     timer = Timer("run()", globals={"run": run})
-    return timer.blocked_autorange(**({"min_run_time": 1e-3} if quick() else {})).times
+    return (timer.blocked_autorange(min_run_time=1e-3) if quick() else timer.blocked_autorange()).times
 
 
 def by_triton(run: Run) -> list[float]:

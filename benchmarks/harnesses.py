@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,8 @@ def gate(index: int, quick: bool) -> Comparison:
             folder.mkdir()
             (folder / "planted_slowdown.py").write_text(f"SHARE = {share}\n", encoding="utf-8")
             sides.append(Side(name, paths=(str(folder),)))
-        return compare(*sides, str(HERE / "harness_kernels.py"), folder=HERE, environment={}, rule=Rule(), plan=plan)
+        a, b = sides
+        return compare(a, b, str(HERE / "harness_kernels.py"), folder=HERE, environment={}, rule=Rule(), plan=plan)
 
 
 def kept(found: Comparison) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def measured(minutes: float, quick: bool, told: Callable[[str], None]) -> dict[s
         "comparisons": [],
     }
 
-    def tried(what: Callable[[], None]) -> None:
+    def tried(what: Callable[[], object]) -> None:
         try:
             what()
         except SessionError as error:  # what was measured before it is not lost; the exit status tells
@@ -157,20 +159,23 @@ def measured(minutes: float, quick: bool, told: Callable[[str], None]) -> dict[s
         found["biases"].append(ran("harness_biases.py", name))
         told(f"bias: {BIASES[name][0]}")
 
+    def session(index: int) -> None:
+        found["sessions"].extend(round_of(index, names, told))
+
     def compared(index: int) -> None:
         found["comparisons"].append(kept(gate(index, quick)))
         told(f"{GATE}: {found['comparisons'][-1]['seconds']:.1f} s")
 
     for name in BIASES if device() == "cpu" else ():
-        tried(lambda name=name: bias(name))
+        tried(partial(bias, name))
     counts = dict.fromkeys(LEAST, 0)
     for kind in Budget(begin + 60 * minutes, LEAST).parts():
         index = counts[kind]
         counts[kind] += 1
         if kind == "round":
-            tried(lambda index=index: found["sessions"].extend(round_of(index, names, told)))
+            tried(partial(session, index))
         else:
-            tried(lambda index=index: compared(index))
+            tried(partial(compared, index))
     return found | {"rows": rows(found), "seconds": round(time.monotonic() - begin, 1)}
 
 

@@ -100,8 +100,9 @@ def describe(packages: Iterable[str] = (), *, root: Path | None = None) -> dict[
 def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
     """What two results must have in common to be compared: the class of the machine, not this very one."""
     gpu = environment.get("gpu") or {}
+    name = gpu if isinstance(gpu, str) else gpu.get("name")  # of an environment block, or of an identity already
     known = {key: environment.get(key) for key in _IDENTITY if environment.get(key) is not None}
-    return known | ({"gpu": gpu["name"]} if gpu.get("name") else {})
+    return known | ({"gpu": name} if name else {})
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,9 @@ from geoact.bench.suite import Call, Case, Family, Suite
 from geoact.bench.summary import Summary, interval, quantile
 from geoact.bench.timing import Devices, Settings, ceiling
 
+LEAST_BOUNDED = 1 << 20
+"""Bytes below which a copy on a CPU is no limit: calling it takes as long as moving them, and others are called faster."""
+
 Told = Callable[[str, int, int], None]
 """Called with a name, how many are done and how many there are."""
 
@@ -29,7 +32,8 @@ def group_of(case: Case, call: Call, clock: Clock, cold: bool) -> Group:
     """A case and its ceiling."""
     group = Group(case.name, [call.contender(case.name)], labels=dict(case.axes))
     group.add("ceiling", lambda: ceiling(call, clock, cold))
-    if len(group.contenders) == 2 and Traffic(call.read, call.written).bounded:
+    traffic = Traffic(call.read, call.written)
+    if len(group.contenders) == 2 and traffic.bounded and (call.device != "cpu" or traffic.total >= LEAST_BOUNDED):
         group.ceilings = (group.contenders[1].name,)
     group.bytes_moved = call.read + call.written or None
     group.flops = call.flops or None

@@ -372,7 +372,7 @@ def test_pytest_benchmark_still_has_the_private_names_that_are_used(benchmark, p
     found += [f"the hook {name} is gone" for name in contract.HOOKS if not hasattr(hookspec, name)]
     assert not found, f"pytest-benchmark {pytest_benchmark.__version__}: {'; '.join(found)}"
     assert benchmark._mode is None
-    benchmark.pedantic(int)  # else it warns of a fixture that was not used: by the _mode that is none
+    benchmark._mode = "looked at"  # else it warns of a fixture that was not used
 
 
 def test_a_changed_name_is_told_by_what_changed_and_not_in_the_middle_of_a_measurement(project):

@@ -47,7 +47,7 @@ def test_the_same_speed_passes_a_slower_one_does_not_and_neither_touches_the_bas
     project.environ(FIRST2=6e-4)
     text = project.run(*GATE, code=10)
     assert "REGRESSED: 1 regressed, 2 same" in text
-    (row,) = lines(text, "test_first[2]")
+    (row,) = lines(text, "::test_first[2]")
     assert re.search(r"(?:599|600|601) us .* regressed \+\d{3}\.\d% \(limit 3\.0%\) +measured 3 times$", row)
     assert path.read_bytes() == stored
 

@@ -359,6 +359,13 @@ def test_it_is_loaded_by_its_entry_point_can_be_named_twice_and_blocked(entry_po
     assert "fixture 'gpu_benchmark' not found" in entry_point.run("-p", "no:geoact", code=1, plugin=())
 
 
+def test_a_program_that_has_imported_geoact_may_run_pytest(entry_point):
+    entry_point.simulate(test_speed=KERNEL)
+    program = "import geoact, pytest, sys; sys.exit(pytest.main(['-W', 'error', '-q']))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 # --- what pytest-benchmark does not promise -------------------------------------------------------
 
 

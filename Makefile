@@ -3,7 +3,8 @@
 #   make test    build geoact and run the tests
 # and of a developer:
 #   make lint    formatting, linting, types, generated documentation
-#   make bench   the CPU bars against torch and NumPy (installs torch into an environment of its own)
+#   make bench   every case against a copy, and the CPU bars against torch, NumPy and others (installs torch into an
+#                environment of its own)
 # and, for the GPU kernels, without a GPU:
 #   make simulate   the CUDA kernels on the simulated device: the tests, in three thread orders, and with sanitizers
 #   make triton     the Triton kernels under Triton's interpreter
@@ -68,11 +69,15 @@ $(BENCH_VENV)/ready: constraints.txt $(SOURCES)
 	$(PYTHON) -m venv $(BENCH_VENV)
 	$(BENCH_VENV)/bin/python -m pip install --quiet --upgrade pip
 	$(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt $(TORCH) transformers $(BUILD_TOOLS)
-	GEOACT_CUDA=OFF $(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[bench]'
+	GEOACT_CUDA=OFF $(BENCH_VENV)/bin/python -m pip install --quiet --constraint constraints.txt --no-build-isolation '.[peers]'
 	touch $@
 
+# One file for each class of machine; docs/generate.py shows them all.
+MEASURED = benchmarks/results/$(shell $(BENCH_VENV)/bin/python -c \
+  "from geoact.bench import environment as e; print(e.slug(e.describe()))").json
+
 bench: $(BENCH_VENV)/ready
-	$(BENCH_VENV)/bin/python benchmarks/bars.py
+	$(BENCH_VENV)/bin/geoact bench run benchmarks/suite.py --json $(MEASURED)
 	$(BENCH_VENV)/bin/python benchmarks/watching.py
 
 # The files that say what geoact computes; the others are about threads, packages and commands.

@@ -8,10 +8,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from suite import suite
+
 
 @pytest.fixture(autouse=True, scope="session")
-def one_thread():
+def as_the_suite_wants_it():
     before = geoact.num_threads()
-    geoact.set_num_threads(1)
+    suite.setup()
     yield
     geoact.set_num_threads(before)

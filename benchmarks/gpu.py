@@ -19,134 +19,101 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import clocks
-import engine
-import environment
 import gpu_cases
 import gpu_exact
 import gpu_report
 import torch
-from engine import Budget, Row, StopRule
+from geoact.bench import Suite, environment, runner
+from geoact.bench.bars import Row
+from geoact.bench.clocks import Clock, HostClock
+from geoact.bench.device_clock import DeviceClock
+from geoact.bench.devices import find
+from geoact.bench.devices.cupy_device import CupyDevice
+from geoact.bench.engine import Budget, StopRule, first_line
+from gpu_place import Place
 
 RULE = StopRule(most=60)
-WEIGHTS = {"peers": 10.0}  # of a family's part in the time; torch.compile takes its time
-PACKAGES = ("triton", "cupy-cuda13x", "nvidia-ml-py")
+PACKAGES = ("torch", "triton", "cupy-cuda13x", "nvidia-ml-py")
 
 
-def place_of(options: argparse.Namespace) -> gpu_cases.Place:
-    place = gpu_cases.Place(options.device)
+def place_of(options: argparse.Namespace) -> Place:
+    place = Place(options.device)
     if options.dry_run:
         place.bytes_big, place.small, place.compared, place.compiler = 1 << 14, (256,), (1 << 10,), "eager"
     place.find_backends()
     return place
 
 
-def clocks_of(place: gpu_cases.Place, cold: bool) -> tuple[dict[str, engine.Clock], dict[str, Any]]:
+def clocks_of(place: Place, cold: bool) -> tuple[dict[str, Clock], dict[str, Any]]:
     """The clocks by name, and what is to be known of the device."""
     if not place.cuda:
-        host = clocks.HostClock("CPU clock, dry run: says nothing about a GPU")
+        host = HostClock("CPU clock, dry run: says nothing about a GPU")
         return dict.fromkeys(("device", "warm", "host"), host), {}
-    properties = torch.cuda.get_device_properties(0)
-    management = clocks.Management(str(getattr(properties, "uuid", "")))
-    device = clocks.DeviceClock(torch, cold=cold, throttling=management.throttling)
-    warm = clocks.DeviceClock(torch, cold=False, throttling=management.throttling)
-    host = clocks.HostClock("host clock, whole calls", torch.cuda.synchronize)
-    place.kernels, place.no_kernels = device.kernels, device.blocked_by
-    facts = {
-        "name": properties.name,
-        "uuid": str(getattr(properties, "uuid", "not known")),
-        "capability": f"{properties.major}.{properties.minor}",
-        "multiprocessors": properties.multi_processor_count,
-        "memory_bytes": properties.total_memory,
-        "l2_bytes": device.l2_bytes,
-        "persisting_l2": clocks.reset_persisting_lines(),
-        "blocked_by": device.blocked_by,
-        "cuda": torch.version.cuda,
-        **management.describe(),
-    }
-    return {"device": device, "warm": warm, "host": host}, facts
+    device = find()
+    clock = DeviceClock(device, cold=cold)
+    warm = DeviceClock(device, cold=False, management=clock.management)
+    facts = clock.facts()
+    if isinstance(device, CupyDevice):
+        place.kernels = device
+    else:
+        place.no_kernels = facts["blocked_by"]
+    return {"device": clock, "warm": warm, "host": HostClock("host clock, whole calls", torch.cuda.synchronize)}, facts
 
 
-def failed(name: str, error: Exception) -> Row:
-    message = f"{type(error).__name__}: {engine.first_line(error)}"
-    return Row(name, "ran to its end", "exact", "", met="error", reason=message)
-
-
-def run(place: gpu_cases.Place, clock_by_name: dict[str, engine.Clock], options: argparse.Namespace) -> dict[str, Any]:
-    """All groups: rows and samples."""
-    chosen = [(family, make) for family, make in gpu_cases.groups(place) if options.only in (None, family)]
-    budget = Budget(options.seconds, sum(WEIGHTS.get(family, 1) for family, _ in chosen))
-    rows: list[Row] = []
-    samples: dict[str, Any] = {}
-    if options.only in (None, "exact"):
-        rows += gpu_exact.measure(place)
+def run(suite: Suite, clocks: Mapping[str, Clock], options: argparse.Namespace, exact: list[Row]) -> dict[str, Any]:
+    """All groups of a suite: rows, after those that are exact, and samples."""
+    chosen = [family for family in suite.families if options.only in (None, family.name)]
+    budget = Budget(options.seconds, sum(family.weight for family in chosen))
+    outcome = runner.Outcome(list(exact))
     last, started, unrun = "", time.monotonic(), []
-    for index, (family, make) in enumerate(chosen):
-        if family != last:
-            last = family
-            print(f"{time.monotonic() - started:6.1f} s  {family}, {index} of {len(chosen)} groups done", flush=True)
-        part = budget.part(WEIGHTS.get(family, 1))
+    for index, family in enumerate(chosen):
+        if family.name != last:
+            last = family.name
+            print(f"{time.monotonic() - started:6.1f} s  {last}, {index} of {len(chosen)} groups done", flush=True)
         try:
-            run_group(make, f"{family} {index}", clock_by_name, options.dry_run, (part, index), rows, samples)
-        except KeyboardInterrupt:  # of make_gpu.py, when the time is up: what has been measured is kept
-            unrun = [family for family, _ in chosen[index:]]
-            rows.append(
-                Row("all", "ran to its end", "exact", "", met="error", reason=f"{len(unrun)} groups were not run")
+            runner.run_group(
+                family,
+                lambda group: clocks[group.labels.get("clock", "device")],
+                RULE,
+                budget.part(family.weight),
+                outcome,
+                seed=index,
+                bounded=not options.dry_run,  # a copy of a few tiny tensors is no ceiling
             )
+        except KeyboardInterrupt:  # of make_gpu.py, when the time is up: what has been measured is kept
+            unrun = [family.name for family in chosen[index:]]
+            reason = f"{len(unrun)} groups were not run"
+            outcome.rows.append(Row("all", "ran to its end", "exact", "", met="error", reason=reason))
             break
-    cut = [name for name, taken in samples.items() if taken.get("cut")]
-    return {"rows": [row.document() for row in rows], "samples": samples, "cut": cut, "not_run": dict(Counter(unrun))}
-
-
-def run_group(
-    make: Callable[[], engine.Group],
-    name: str,
-    clock_by_name: dict[str, engine.Clock],
-    dry_run: bool,
-    part_and_seed: tuple[float, int],
-    rows: list[Row],
-    samples: dict[str, Any],
-) -> None:
-    """Make a group and measure it; if anything fails, a row says so, and the other groups go on."""
-    part, seed = part_and_seed
-    end = time.monotonic() + part
-    try:
-        group = make()
-        name = group.name
-        if dry_run:
-            group.ceilings = ()  # a copy of a few tiny tensors is no ceiling
-        clock = clock_by_name[group.labels.get("clock", "device")]
-        shortest = group.labels.pop("shortest", 2e-5)
-        group.labels["clock"] = clock.label
-        left = max(0.0, end - time.monotonic())
-        measured = engine.measure(group, clock, RULE, left, seed=seed, shortest=shortest)
-        rows += engine.judge(group, measured)
-        samples[group.name] = engine.raw(group, measured)
-    except Exception as error:  # one case that fails must not take the others with it
-        rows.append(failed(name, error))
+    return {
+        "rows": [row.document() for row in outcome.rows],
+        "samples": outcome.groups,
+        "cut": outcome.cut,
+        "not_run": dict(Counter(unrun)),
+    }
 
 
 def compile_part(part: tuple[int, int]) -> None:
     """Run every nth case once, which leaves its kernels in the caches on disk."""
     index, parts = part
-    place = gpu_cases.Place("cuda", small=())
+    place = Place("cuda", small=())
     place.find_backends()
-    for number, (family, make) in enumerate(gpu_cases.groups(place)):
-        if number % parts == index and family != "peers":
+    for number, family in enumerate(gpu_cases.suite(place).families):
+        if number % parts == index and family.name != "peers":
             try:
-                group = make()
+                group = family.make()
                 for contender in group.contenders:
                     contender.before()
                     contender.runs[0]()
                 torch.cuda.synchronize()
             except Exception as error:  # the run itself will say so with all details
-                print(f"{family} {number}: {type(error).__name__}: {engine.first_line(error)}", file=sys.stderr)
+                print(f"{family.title}: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
 
 
 def compile_all() -> None:
@@ -208,10 +175,11 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where the shell told us to ignore it
     place = place_of(options)
-    clock_by_name, gpu = clocks_of(place, cold=not options.warm)
+    clocks, gpu = clocks_of(place, cold=not options.warm)
     described = environment.describe(PACKAGES) | {"gpu": gpu}
     with torch.no_grad():
-        found = run(place, clock_by_name, options)
+        exact = gpu_exact.measure(place) if options.only in (None, "exact") else []
+        found = run(gpu_cases.suite(place), clocks, options, exact)
     document = {
         "schema": 1,
         "kind": "gpu",

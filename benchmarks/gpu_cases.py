@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import cases
@@ -19,10 +17,10 @@ import geoact
 import gpu_check
 import gpu_peers
 import torch
-from engine import Bar, Contender, Group
-from peers import Unavailable
+from geoact.bench import Bar, Contender, Group, Suite, Unavailable
+from geoact.bench.suite import Family
+from gpu_place import FLAT, MATRIX, NCHW, Layout, Place, Tensor, data, mebibytes, parameters, size_of, spread, title
 
-Tensor = torch.Tensor
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ALL_DTYPES = {**DTYPES, "float16": torch.float16}
 ROTATING = 16  # buffers of a small case: each is met cold, once per sample
@@ -34,108 +32,6 @@ BACKWARD = "backward + GradientStats + parameter gradient: share of the best 2-r
 PLAIN_TORCH = "activation + moments vs torch's plain activation"
 MEASURING = "activation with vs without moments"
 BACKENDS = "CUDA C++ vs Triton"
-
-
-@dataclass
-class Place:
-    """Where the cases run, and with which of geoact's backends."""
-
-    device: str
-    bytes_big: int = 256 << 20  # of x
-    small: tuple[int, ...] = (1 << 10, 1 << 14, 1 << 16)  # elements
-    compared: tuple[int, ...] = (1 << 16, 1 << 22, 1 << 26)  # elements, for CUDA against Triton
-    backends: tuple[str, ...] = ()
-    missing: dict[str, str] = field(default_factory=dict)
-    kernels: Any = None  # clocks.Kernels
-    no_kernels: str = "no CUDA device"
-    compiler: str = "inductor"
-
-    @property
-    def cuda(self) -> bool:
-        return self.device == "cuda"
-
-    def wait(self) -> None:
-        if self.cuda:
-            torch.cuda.synchronize()
-
-    def select(self, backend: str) -> None:
-        """Make geoact use a backend; on the CPU there is nothing to choose."""
-        if self.cuda:
-            geoact.set_gpu_backend(backend)
-
-    def find_backends(self) -> None:
-        """Which backends can be forced here, and why not the others."""
-        if not self.cuda:
-            self.missing = dict.fromkeys(("cuda", "triton"), "no CUDA device")
-            return
-        found = []
-        for name in ("cuda", "triton"):
-            try:
-                self.select(name)
-                geoact.relu(torch.ones(8, device=self.device))
-                found.append(name)
-            except Exception as error:  # whatever keeps a backend from running is its reason to be absent
-                self.missing[name] = f"{type(error).__name__}: {error}"
-        self.backends = tuple(found)
-        self.select("auto")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How the elements lie, and what a group of the statistics is. The axis of the channels is 1, as in torch."""
-
-    name: str
-    per: str
-
-    def shape(self, elements: int) -> tuple[int, ...]:
-        big = elements >= 1 << 24
-        if self.name == "flat":
-            return (elements,)
-        if self.name == "matrix":
-            return (elements // 4096, 4096) if big else (elements // 64, 64)
-        return (elements >> 20, 256, 64, 64) if big else (elements >> 9, 8, 8, 8)
-
-    @property
-    def axis(self) -> int:
-        return -1 if self.name == "flat" else 1
-
-
-FLAT, MATRIX, NCHW = Layout("flat", "tensor"), Layout("matrix", "channel"), Layout("NCHW", "channel")
-
-
-# --- data ---------------------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=4)
-def data(shape: tuple[int, ...], dtype: torch.dtype, device: str, seed: int) -> Tensor:
-    """Normal data, mean 0.2, sd 1.5: shared, not to be written."""
-    generator = torch.Generator(device).manual_seed(seed)
-    return torch.randn(shape, generator=generator, device=device).mul_(1.5).add_(0.2).to(dtype)
-
-
-def parameters(row: geoact.Activation, x: Tensor, layout: Layout) -> tuple[Any, ...]:
-    """Numbers, or a tensor where the parameter is trained: one value per channel where there are channels."""
-    if not row.trainable:
-        return cases.values_of(row)
-    channels = x.shape[1] if layout.per == "channel" else 1
-    return (torch.linspace(0.15, 0.35, channels, device=x.device).to(x.dtype),)
-
-
-def spread(values: tuple[Any, ...], x: Tensor) -> tuple[Any, ...]:
-    """The same, in shapes that broadcast against x."""
-    return tuple(v.reshape(-1, *(1,) * (x.dim() - 2)) if isinstance(v, Tensor) and v.numel() > 1 else v for v in values)
-
-
-def size_of(place: Place, dtype: torch.dtype) -> int:
-    return place.bytes_big // dtype.itemsize
-
-
-def title(row: geoact.Activation, dtype: torch.dtype, more: str) -> str:
-    return f"{row.name}, {str(dtype).removeprefix('torch.')}, {more}"
-
-
-def mebibytes(count: int) -> str:
-    return f"{count / cases.MIB:g} MiB"
 
 
 # --- contenders ---------------------------------------------------------------------------------------------
@@ -243,9 +139,11 @@ def ceilings(place: Place, group: Group, *tensors: Tensor) -> None:
         return Contender(name, [run], check)
 
     def ours(name: str) -> Contender:
-        if place.kernels is None:
+        kernels = place.kernels
+        if kernels is None:
             raise Unavailable(f"stream.cu: {place.no_kernels}")
-        return of(name, lambda: place.kernels.move(name, *tensors), same)
+        addresses = [t.data_ptr() for t in tensors]
+        return of(name, lambda: kernels.move(name, addresses, written.nbytes), same)
 
     if both:
         added = of("torch add", lambda: torch.add(*read, out=written), lambda: torch.equal(written, torch.add(*read)))
@@ -254,7 +152,7 @@ def ceilings(place: Place, group: Group, *tensors: Tensor) -> None:
         group.contenders.append(of("torch copy_", lambda: written.copy_(read[0]), same))
     names = ("merge", "merge_streaming") if both else ("copy", "copy_streaming")
     for name in names:
-        group.add(name, lambda name=name: ours(name), Unavailable)  # type: ignore[misc]
+        group.add(name, lambda name=name: ours(name))  # type: ignore[misc]
     group.ceilings = ("torch add" if both else "torch copy_", *names)
     group.bytes_moved = sum(t.nbytes for t in tensors)
 
@@ -275,7 +173,7 @@ def forward_group(place: Place, row: geoact.Activation, dtype: torch.dtype, layo
     group.bars.append(Bar(share, "geoact + statistics", group.ceilings, at_least=least, share=True))
     if layout.per == "tensor":
         group.contenders.append(forward(place, "geoact", row, layout, [(x, y)], measured=False))
-        group.add("torch", lambda: torch_plain(place, row, layout, [x]), Unavailable)
+        group.add("torch", lambda: torch_plain(place, row, layout, [x]))
         group.bars += [
             Bar(PLAIN_TORCH, "geoact + statistics", ("torch",), at_most=1.03),
             Bar(MEASURING, "geoact + statistics", ("geoact",)),
@@ -305,12 +203,12 @@ def peer_group(place: Place, row: geoact.Activation, dtype: torch.dtype) -> Grou
     )
     group.contenders.append(forward(place, "geoact + statistics", row, FLAT, [(x, y)], measured=True))
     for name, make, least in gpu_peers.measuring(row.name, place.compiler):
-        group.add(name, lambda make=make, name=name: make(name, row, x), Unavailable)  # type: ignore[misc]
+        group.add(name, lambda make=make, name=name: make(name, row, x))  # type: ignore[misc]
         group.bars.append(
             Bar(f"{name}: activation + the same statistics, vs geoact", name, ("geoact + statistics",), at_least=least)
         )
     for name, make in gpu_peers.fused(row.name):
-        group.add(name, lambda make=make, name=name: make(name, row, x), Unavailable)  # type: ignore[misc]
+        group.add(name, lambda make=make, name=name: make(name, row, x))  # type: ignore[misc]
         group.bars.append(Bar(f"geoact + moments vs {name} without", "geoact + statistics", (name,)))
     return group
 
@@ -376,7 +274,7 @@ def small_group(place: Place, row: geoact.Activation, dtype: torch.dtype, elemen
         return Contender("torch", [run], calls=PER_GRAPH if graph else 1)
 
     group.contenders = [ours("geoact + statistics", stats=stats), ours("geoact")]
-    group.add("torch", theirs, Unavailable)
+    group.add("torch", theirs)
     for name, what in (("geoact", "without"), ("geoact + statistics", "with")):
         group.bars += [
             Bar(f"small tensors, {how}: geoact {what} moments vs torch's plain activation", name, ("torch",), 1.25),
@@ -405,24 +303,34 @@ def backend_group(place: Place, row: geoact.Activation, dtype: torch.dtype, elem
 NAMED = ("relu", "sigmoid", "gelu")  # where every activation would tell nothing more
 
 
-def groups(place: Place) -> Iterator[tuple[str, Callable[[], Group]]]:
-    """(family, how to make the group), the most important first; neighbours share their data."""
+WEIGHTS = {"peers": 10.0}  # of a family's part in the time; torch.compile takes its time
+
+
+def suite(place: Place) -> Suite:
+    """All groups, the most important first; neighbours share their data."""
+    found = Suite("gpu", package="geoact")
+
+    def add(family: str, make: Callable[[], Group]) -> None:
+        title = f"{family} {len(found.families)}"
+        found.families.append(Family(family, make, WEIGHTS.get(family, 1.0), title))
+
     rows = list(geoact.activations().values())
     named = [geoact.get(name) for name in NAMED]
     elsewhere = [geoact.get(name) for name in dict.fromkeys((*NAMED, *(name for *_, name in gpu_peers.OTHERS)))]
     for dtype, row in itertools.product(DTYPES.values(), rows):
-        yield "tensor", lambda r=row, d=dtype: forward_group(place, r, d, FLAT)
+        add("tensor", lambda r=row, d=dtype: forward_group(place, r, d, FLAT))
     for layout, dtype, row in itertools.product((MATRIX, NCHW), DTYPES.values(), rows):
-        yield "channel", lambda r=row, d=dtype, at=layout: forward_group(place, r, d, at)
+        add("channel", lambda r=row, d=dtype, at=layout: forward_group(place, r, d, at))
     for dtype, row in itertools.product(DTYPES.values(), rows):
         layout = MATRIX if row.trainable else FLAT
-        yield "backward", lambda r=row, d=dtype, at=layout: backward_group(place, r, d, at)
+        add("backward", lambda r=row, d=dtype, at=layout: backward_group(place, r, d, at))
     for graph, elements, dtype, row in itertools.product((False, True), place.small, DTYPES.values(), named):
-        yield "small", lambda r=row, d=dtype, n=elements, g=graph: small_group(place, r, d, n, g)
+        add("small", lambda r=row, d=dtype, n=elements, g=graph: small_group(place, r, d, n, g))
     for dtype, row in itertools.product(DTYPES.values(), elsewhere):
-        yield "peers", lambda r=row, d=dtype: peer_group(place, r, d)
+        add("peers", lambda r=row, d=dtype: peer_group(place, r, d))
     for elements, dtype, row in itertools.product(place.compared, ALL_DTYPES.values(), rows):
-        yield "backends", lambda r=row, d=dtype, n=elements: backend_group(place, r, d, n)
+        add("backends", lambda r=row, d=dtype, n=elements: backend_group(place, r, d, n))
+    return found
 
 
 def preferences(rows: list[dict[str, Any]]) -> dict[str, dict[str, dict[str, str]]]:

@@ -9,8 +9,8 @@ from typing import Any
 import counting
 import geoact
 import torch
-from engine import Row
-from gpu_cases import MATRIX, Place, data, parameters
+from geoact.bench.bars import Row
+from gpu_place import MATRIX, Place, data, parameters
 
 LAUNCHES = "launches of one call"
 WAITS = "times one call waits for the device"

@@ -18,9 +18,8 @@ import numpy as np
 import peers
 import torch
 import torch_calls
-from engine import Contender
+from geoact.bench import Contender, Unavailable
 from geoact.torch.slopes import SLOPES
-from peers import Unavailable
 from torch.nn import functional as F
 
 Tensor = torch.Tensor

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import ctypes
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from geoact.bench import Unavailable
 
 FIELDS = (
     *("n", "negative", "positive", "zero", "saturated", "subnormal", "nonfinite_x", "nonfinite_y"),
@@ -30,11 +28,8 @@ GRADIENT_FIELDS = (
 """The record of a backward pass without n, likewise."""
 
 SATURATION, TINY = 0.05, 2.0**-126
+ROUGH = 2e-7  # the sigmoid of ONNX Runtime is a rational function with an absolute error near 1e-7
 Run = Callable[[], Any]  # one call: returns the record, in the order of FIELDS
-
-
-class Unavailable(Exception):
-    """A peer cannot run here; the message says why."""
 
 
 def torch_module() -> Any:
@@ -131,16 +126,13 @@ def tensors(torch: Any, *arrays: np.ndarray) -> list[Any]:
 def torch_eager(name: str, x: np.ndarray, y: np.ndarray) -> Run:
     torch = torch_module()
     tx, ty = tensors(torch, x, y)
+    plain = torch_plain(name, x, y)
 
-    def relu() -> tuple[Any, ...]:
-        torch.clamp_min(tx, 0, out=ty)  # torch.relu has no out=
-        return torch_record(torch, tx, ty, (tx > 0).to(tx.dtype))
+    def run() -> tuple[Any, ...]:
+        plain()
+        return torch_record(torch, tx, ty, (tx > 0).to(tx.dtype) if name == "relu" else ty * (1 - ty))
 
-    def sigmoid() -> tuple[Any, ...]:
-        torch.sigmoid(tx, out=ty)
-        return torch_record(torch, tx, ty, ty * (1 - ty))
-
-    return {"relu": relu, "sigmoid": sigmoid}[name]
+    return run
 
 
 def torch_compiled(name: str, x: np.ndarray, y: np.ndarray) -> Run:
@@ -222,12 +214,142 @@ def numexpr_peer(name: str, x: np.ndarray, y: np.ndarray) -> Run:
     return run
 
 
+# --- ONNX Runtime -------------------------------------------------------------------------------------------
+
+
+class _Graph:
+    """The nodes of an ONNX graph; a call adds one and returns the name of its output."""
+
+    def __init__(self, helper: Any) -> None:
+        self.helper = helper
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+
+    def __call__(self, operator: str, *inputs: str, out: str = "", **attributes: Any) -> str:
+        out = out or f"{operator}_{len(self.nodes)}"
+        self.nodes.append(self.helper.make_node(operator, inputs, [out], **attributes))
+        return out
+
+    def constant(self, value: float) -> str:
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(self.helper.make_tensor(name, self.helper.TensorProto.FLOAT, (), [value]))
+        return name
+
+
+def _onnx_record(graph: _Graph, name: str) -> None:
+    """The record of the activation ``name`` of "x" to "y"; its outputs are called as FIELDS, without n."""
+    zero = graph.constant(0)
+    kind = graph.helper.TensorProto
+
+    def count(out: str, condition: str) -> None:
+        graph("ReduceSum", graph("Cast", condition, to=kind.INT64), keepdims=0, out=out)
+
+    def reduce(out: str, operator: str, of: str) -> str:
+        return graph(operator, of, keepdims=0, out=out)
+
+    size, positive = graph("Abs", "y"), graph("Relu", "x")
+    if name == "relu":
+        slope = graph("Cast", graph("Greater", "x", zero), to=kind.FLOAT)
+    else:
+        slope = graph("Mul", "y", graph("Sub", graph.constant(1), "y"))
+    y_is_zero = graph("Equal", "y", zero)
+    count("negative", graph("Less", "x", zero))
+    count("positive", graph("Greater", "x", zero))
+    count("zero", y_is_zero)
+    count("saturated", graph("Less", graph("Abs", slope), graph.constant(SATURATION)))
+    count("subnormal", graph("And", graph("Less", size, graph.constant(TINY)), graph("Not", y_is_zero)))
+    for of in ("x", "y"):
+        count(f"nonfinite_{of}", graph("Or", graph("IsNaN", of), graph("IsInf", of)))
+        reduce(f"{of}_min", "ReduceMin", of)
+        reduce(f"{of}_max", "ReduceMax", of)
+    apart = [graph("Sub", of, reduce(f"mean_{of}", "ReduceMean", of)) for of in ("x", "y")]
+    for of, difference in zip(("x", "y"), apart, strict=True):
+        reduce(f"m2_{of}", "ReduceSumSquare", difference)
+    reduce("c_xy", "ReduceSum", graph("Mul", *apart))
+    for what, of in (("abs_y", size), ("pos_x", positive), ("slope", slope)):
+        reduce(f"sum_{what}", "ReduceSum", of)
+    for what, of in (("pos_x", positive), ("slope", slope)):
+        reduce(f"sum_sq_{what}", "ReduceSumSquare", of)
+
+
+def _onnx_call(name: str, x: np.ndarray, y: np.ndarray, record: dict[str, np.ndarray]) -> Run:
+    """A session of one thread that reads ``x`` and writes ``y``, and the cells of ``record``, where they are."""
+    try:
+        import onnxruntime
+        from onnx import TensorProto, helper
+    except ImportError as error:
+        raise Unavailable(f"onnxruntime: {error}") from error
+    graph = _Graph(helper)
+    graph({"relu": "Relu", "sigmoid": "Sigmoid"}[name], "x", out="y")
+    if record:
+        _onnx_record(graph, name)
+    shown = {"y": y} | record
+    outputs = [
+        helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(a.dtype), a.shape) for k, a in shown.items()
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, x.shape)]
+    model = helper.make_model(
+        helper.make_graph(graph.nodes, name, inputs, outputs, graph.constants),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=8,  # that of opset 18: a runtime older than the onnx package reads it
+    )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    binding = session.io_binding()
+    binding.bind_input("x", "cpu", 0, x.dtype, x.shape, x.ctypes.data)
+    for key, array in shown.items():
+        binding.bind_output(key, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
+    return lambda: session.run_with_iobinding(binding)
+
+
+def onnxruntime_plain(name: str, x: np.ndarray, y: np.ndarray) -> Run:
+    return _onnx_call(name, x, y, {})
+
+
+def onnxruntime_peer(name: str, x: np.ndarray, y: np.ndarray) -> Run:
+    counts = FIELDS[1 : FIELDS.index("x_min")]
+    record = {field: np.zeros((), np.int64 if field in counts else np.float32) for field in FIELDS[1:]}
+    run = _onnx_call(name, x, y, record)
+
+    def with_record() -> tuple[Any, ...]:
+        run()
+        return (x.size, *record.values())
+
+    return with_record
+
+
+# --- all of them --------------------------------------------------------------------------------------------
+
+
+def torch_plain(name: str, x: np.ndarray, y: np.ndarray) -> Run:
+    torch = torch_module()
+    tx, ty = tensors(torch, x, y)
+    if name == "relu":
+        return lambda: torch.clamp_min(tx, 0, out=ty)  # torch.relu has no out=
+    return lambda: torch.sigmoid(tx, out=ty)
+
+
+PLAIN: dict[str, Callable[[str, np.ndarray, np.ndarray], Run]] = {
+    "torch": torch_plain,
+    "onnxruntime": onnxruntime_plain,
+}
+"""The activation alone, written to an array that is there."""
+
 PEERS: dict[str, Callable[[str, np.ndarray, np.ndarray], Run]] = {
     "torch eager": torch_eager,
     "torch.compile": torch_compiled,
     "NumPy": numpy_peer,
     "numexpr": numexpr_peer,
+    "onnxruntime": onnxruntime_peer,
 }
+"""The activation and the record."""
+
+
+def same_values(y: np.ndarray, ours: np.ndarray, what: str) -> None:
+    """A peer must have written the same values, as far as its own accuracy goes."""
+    absolute = ROUGH if what.startswith("onnxruntime") else 1e-37
+    np.testing.assert_allclose(y, ours, rtol=2e-6, atol=absolute, err_msg=what)
 
 
 def compare(record: Any, cells: dict[str, np.ndarray], what: str) -> None:
@@ -236,28 +358,11 @@ def compare(record: Any, cells: dict[str, np.ndarray], what: str) -> None:
     numexpr adds float32 values one after another: over 32 Mi of them its variance is 8 % and its E f' 29 % too small.
     """
     sums = 0.5 if what.startswith("numexpr") else 0.02
+    least = ROUGH if what.startswith("onnxruntime") else 1e-7
     for field, value in zip(FIELDS, record, strict=True):
         ours, theirs = float(cells[field][0]), float(value)
         n = float(cells["n"][0])
         loose = sums if field.startswith(("m2", "c_", "sum", "mean")) else 1e-5
-        assert abs(ours - theirs) <= loose * abs(ours) + 1e-6 * n * (loose > 1e-3) + 1e-7, (
+        assert abs(ours - theirs) <= loose * abs(ours) + 1e-6 * n * (loose > 1e-3) + least, (
             f"{what}: {field} is {theirs}, geoact says {ours}"
         )
-
-
-def stream_add() -> Callable[[np.ndarray, np.ndarray, np.ndarray], None]:
-    """The 2-read-1-write kernel of stream.cpp."""
-    compiler = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
-    if compiler is None:
-        raise Unavailable("stream.cpp: no C++ compiler")
-    with tempfile.TemporaryDirectory() as folder:
-        library = f"{folder}/stream.so"
-        source = Path(__file__).with_name("stream.cpp")
-        command = [compiler, "-O3", "-march=native", "-shared", "-fPIC", str(source), "-o", library]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise Unavailable(f"stream.cpp: {done.stderr.splitlines()[0]}")
-        function = ctypes.CDLL(library).add
-    function.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_size_t]
-    function.restype = None
-    return lambda a, b, c: function(a.ctypes.data, b.ctypes.data, c.ctypes.data, a.size)

@@ -11,7 +11,6 @@ GradientStats where backward runs) and is set against the same torch call, which
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -20,15 +19,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import environment
 import geoact
 import torch
 import torch.nn.functional as F
+from cases import RESULTS, ROOT
 from geoact import frontends
+from geoact.bench import environment, results
 from geoact.frontends import torch as by_python
 from geoact.torch import fast
 
-RESULTS = Path(__file__).parent / "results"
 PEERS = {
     "relu": F.relu,
     "sigmoid": torch.sigmoid,
@@ -112,11 +111,11 @@ def summary(samples: dict[str, list[float]]) -> dict[str, object]:
     return result
 
 
-def show(kind: str, results: dict[str, dict[str, object]]) -> None:
+def show(kind: str, timed: dict[str, dict[str, object]]) -> None:
     print(f"\n### {kind}\n")
     print("| activation | torch, us | geoact, us | geoact / torch (quartiles) | without fast path / torch |")
     print("|---|---|---|---|---|")
-    for name, found in results.items():
+    for name, found in timed.items():
         low, median, high = found["geoact / torch"]
         before = found["without fast path / torch"][1]
         print(
@@ -133,21 +132,19 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     geoact.set_num_threads(1)
-    described = environment.describe()
+    described = environment.describe(["torch"], root=ROOT)
     geoact.relu(torch.zeros(1))
     print(f"torch {torch.__version__}; fast path: {fast.state}; {options.size} float32 elements, one thread")
     kinds = ("no grad", "forward with grad", "forward and backward", "statistics", "statistics, forward and backward")
-    results = {}
+    timed = {}
     for kind in kinds:
-        results[kind] = {
-            name: summary(measure(name, kind, options.size, 11 if options.quick else 401)) for name in PEERS
-        }
-        show(kind, results[kind])
+        timed[kind] = {name: summary(measure(name, kind, options.size, 11 if options.quick else 401)) for name in PEERS}
+        show(kind, timed[kind])
     path = options.json or (None if options.quick or options.size != 64 else RESULTS / "torch_calls.json")
     if path:
         document = {"schema": 1, "environment": described, "fast_path": fast.state, "elements": options.size}
-        document |= {"limit": LIMIT, "calls": results}
-        path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        document |= {"limit": LIMIT, "calls": timed}
+        results.save(path, document)
         print(f"\nwrote {path.name}")
     return 0
 

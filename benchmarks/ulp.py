@@ -21,11 +21,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(1, str(Path(__file__).parent.parent / "tests"))
 
-import environment
 import geoact
 import numpy as np
-from bars import RESULTS, write_json
+from cases import RESULTS, ROOT
 from geoact import _core
+from geoact.bench import environment, results
 from rich.progress import track
 from support import precise
 from support.cases import DTYPES, NARROW, PLAIN, Case, raw
@@ -102,15 +102,15 @@ def main() -> int:
             if not kept:
                 print(f"{case} {isa}: promise not kept: {row}", file=sys.stderr)
     geoact.set_isa(_core.supported_isas()[0])
-    document = {"schema": 1, "environment": environment.describe(), "rows": rows}
+    document = {"schema": 1, "environment": environment.describe(["ml_dtypes"], root=ROOT), "rows": rows}
     document |= {
         "stride": options.stride,
         "patterns": len(x32),
         "points": len(x64),
         "narrow": [str(DTYPES[str(n)]) for n in NARROW],
     }
-    write_json(RESULTS / "accuracy.json", document)
-    subprocess.run([sys.executable, str(environment.ROOT / "docs" / "generate.py")], check=True)
+    results.save(RESULTS / "accuracy.json", document)
+    subprocess.run([sys.executable, str(ROOT / "docs" / "generate.py")], check=True)
     return 0 if all(row["kept"] for row in rows) else 1
 
 

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import bars
-import environment
 import geoact
 import geoact.torch
 import peers
 import torch
+from cases import RESULTS, ROOT
+from geoact.bench import environment, results
 from geoact.torch import known, slopes
 from geoact.torch.probe import channel_axis
 from torch import Tensor, nn
@@ -218,12 +218,12 @@ def measure(make: Callable[[], tuple[nn.Module, Tensor]], rounds: int) -> dict[s
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path, default=bars.RESULTS / f"watching-{environment.slug()}.json")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="default: results/watching-<this machine>.json")
     parser.add_argument("--quick", action="store_true", help="few rounds, nothing stored: to see that it runs")
     options = parser.parse_args()
     torch.set_num_threads(1)
     geoact.set_num_threads(1)
-    described = environment.describe()
+    described = environment.describe(["torch", "transformers"], root=ROOT)
     rows, raw = [], {}
     for title, make in MODELS.items():
         samples = measure(make, 3 if options.quick else 25)
@@ -235,11 +235,9 @@ def main() -> int:
             rows.append({"model": title, "way": name, "median": median, "q1": q1, "q3": q3, "rounds": len(ratios)})
             print(f"{title:50} {name:45} {median:.3f} ({q1:.3f} .. {q3:.3f})", flush=True)
     if not options.quick:
-        bars.write_json(
-            options.json,
-            {"schema": 1, "environment": described, "watching": rows, "milliseconds": raw},
-        )
-        print(f"wrote {options.json}; python docs/generate.py shows it in README.md")
+        path = options.json or RESULTS / f"watching-{environment.slug(described)}.json"
+        results.save(path, {"schema": 1, "environment": described, "watching": rows, "milliseconds": raw})
+        print(f"wrote {path}; python docs/generate.py shows it in README.md")
     return 0
 
 

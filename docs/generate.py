@@ -4,23 +4,25 @@
 
 A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` in README.md or in docs/*.md; what is between
 the two is replaced. ``--check`` changes nothing and ends with 1 where a table is not what the code says. The tables
-``accuracy`` and ``bars`` show the files that benchmarks/ulp.py and benchmarks/bars.py stored in benchmarks/results/.
+``accuracy``, ``bars`` and ``bench-cases`` show what benchmarks/ulp.py and `make bench` stored in benchmarks/results/.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import geoact
 from geoact import _core, _derived
 from geoact._derived import Derived
+from geoact._files import write_atomic
+from geoact.bench import results
+from geoact.bench.bars import Row
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -133,26 +135,47 @@ def accuracy() -> str:
     return text + _machine(stored["environment"]) + "\n"
 
 
-def bars() -> str:
-    """Show the bars of benchmarks/bars.py, for every machine that was measured."""
-    parts = []
+def _documents() -> Iterator[dict[str, Any]]:
+    """What `make bench` stored of geoact's own suite, machine by machine."""
     for path in sorted(RESULTS.glob("*.json")):
-        stored = _stored(path)
-        if not stored or "bars" not in stored or stored.get("quick"):
-            continue
+        found = _stored(path) or {}
+        if found.get("kind") == results.KIND and found.get("suite") == "geoact" and not found.get("quick"):
+            yield results.checked(found, path.name)
+
+
+def bars() -> str:
+    """Show the bars of benchmarks/suite.py, for every machine that was measured."""
+    parts = []
+    for document in _documents():
         rows = []
-        for r in stored["bars"]:
-            if not r["limit"]:
+        for stored in document["rows"]:
+            row = Row(**{"limit": "", "unit": ""} | stored)
+            if row.limit:
+                value = ": ".join(filter(None, [row.measured, row.reason]))
+                rows.append([row.bar, row.group, row.limit, "; ".join([value, *row.flags]), row.met])
+        if rows:
+            head = ["bar", "data", "limit", "median of ratios (quartiles)", "met"]
+            parts.append(table(head, rows) + f"\nMeasured on {_machine(document['environment'])}\n")
+    return "\n".join(parts) or "Not measured yet: run `make bench`.\n"
+
+
+def bench_cases() -> str:
+    """Show the cases of benchmarks/suite.py, for every machine that was measured."""
+    parts = []
+    for document in _documents():
+        rows = []
+        for case in document["cases"]:
+            speed, score = case.get("GB/s"), case.get("score")
+            if case["status"] != "measured":
+                rows.append([code(case["name"]), "", f"{case['status']}: {case['reason']}", "", ""])
                 continue
-            digits = 2 if (r["median"] or 0) < 100 else 0
-            value = (
-                "not measured: " + r["reason"]
-                if r["median"] is None
-                else (f"{r['median']:.{digits}f}{r['unit']} ({r['q1']:.{digits}f} .. {r['q3']:.{digits}f})")
-            )
-            rows.append([r["bar"], r["group"], r["limit"], value, r["met"]])
-        head = ["bar", "data", "limit", "median of ratios (quartiles)", "met"]
-        parts.append(table(head, rows) + f"\nMeasured on {_machine(stored['environment'])}\n")
+            share = "" if score is None else f"{score['median']:.0%} ({score['q1']:.0%} .. {score['q3']:.0%})"
+            against = case.get("ceiling") or case.get("ceiling_missing", "")
+            rows.append([code(case["name"]), "" if speed is None else f"{speed:.3g}", share, against, case["rounds"]])
+        if rows:
+            head = ["case", "GB/s", "% of the copy (quartiles)", "which was", "rounds"]
+            note = f"Caches {document['cache']}. Measured on {_machine(document['environment'])}"
+            parts.append(f"{table(head, rows)}\n{note}\n")
     return "\n".join(parts) or "Not measured yet: run `make bench`.\n"
 
 
@@ -231,6 +254,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "derived-gradient": lambda: _derived_rows(_derived.GRADIENT + _derived.LAYER_GRADIENT),
     "accuracy": accuracy,
     "bars": bars,
+    "bench-cases": bench_cases,
     "watching": watching,
     "scalars": scalars,
     "rules": rules,
@@ -266,9 +290,7 @@ def main() -> int:
         stale += 1
         print(f"{path.relative_to(ROOT)}: {'stale; run python docs/generate.py' if check else 'tables renewed'}")
         if not check:
-            part = path.with_suffix(".part")
-            part.write_text(new, encoding="utf-8")
-            os.replace(part, path)
+            write_atomic(path, new)
     return int(check and stale > 0)
 
 

@@ -1,8 +1,8 @@
-"""The command line: ``geoact info`` and ``geoact study``.
+"""The command line: ``geoact info``, ``study``, ``bench`` and ``compare``.
 
 Typer, rich and the packages of the study are imported where they are used, so that the base package needs
-NumPy alone. Without Typer ``geoact info`` still prints plain text; ``geoact study`` names the extra to
-install and ends with code 2.
+NumPy alone. Without Typer ``geoact info`` still prints plain text; the other commands name the extra to
+install and end with code 2.
 """
 
 # No "from __future__ import annotations" here: Typer reads the annotations of functions inside build_app,
@@ -50,8 +50,10 @@ def build_app() -> "typer.Typer":
     """Make the Typer application; on demand, because Typer is optional."""
     import typer
 
+    from geoact.bench.cli import register
+
     app = typer.Typer(
-        help="Activations that measure geometry in the same pass.",
+        help="Activations that measure geometry in the same pass, and the harness that measures kernels.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -81,6 +83,7 @@ def build_app() -> "typer.Typer":
         if code:
             raise typer.Exit(code)
 
+    register(app)
     return app
 
 
@@ -129,9 +132,14 @@ def run_study_command(out: Path, seeds: int, only: list[str], as_json: bool) -> 
 
 
 def _plain(arguments: list[str]) -> int:
-    """Serve the command without Typer and rich: ``info`` works, ``study`` says what to install."""
+    """Serve the command without Typer and rich: ``info`` works, the others say what to install."""
     if arguments[:1] == ["study"]:
         print(missing_message(missing_packages()), file=sys.stderr)
+        return USAGE_ERROR
+    if arguments[:1] in (["bench"], ["compare"]):
+        from geoact.bench import cli
+
+        print(cli.missing_message(arguments[0]), file=sys.stderr)
         return USAGE_ERROR
     if arguments[:1] == ["info"]:
         if "--json" in arguments:
@@ -141,7 +149,8 @@ def _plain(arguments: list[str]) -> int:
 
             print(geoact.info())
         return 0
-    print("usage: geoact info [--json] | geoact study (needs: pip install geoact[study])", file=sys.stderr)
+    needs = "geoact study (needs: pip install geoact[study]) | geoact bench | geoact compare (need: geoact[bench])"
+    print(f"usage: geoact info [--json] | {needs}", file=sys.stderr)
     return USAGE_ERROR
 
 

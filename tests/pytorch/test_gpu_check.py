@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 import gpu_cases
 import gpu_check
 import gpu_peers
+import gpu_place
 import torch
 from peers import FIELDS, GRADIENT_FIELDS
 from support import inputs
@@ -137,11 +138,11 @@ def test_the_faster_backend_is_preferred_and_no_other_where_it_is_not_known():
 
 def test_every_activation_is_measured_in_every_way():
     names = set(geoact.activations())
-    place = gpu_cases.Place("cpu", bytes_big=1 << 12, small=(64,), compared=(64,), compiler="eager")
+    place = gpu_place.Place("cpu", bytes_big=1 << 12, small=(64,), compared=(64,), compiler="eager")
     found = {}
-    for family, make in gpu_cases.groups(place):
-        group = make()
-        found.setdefault((family, group.labels["dtype"]), set()).add(group.labels["activation"])
+    for family in gpu_cases.suite(place).families:
+        group = family.make()
+        found.setdefault((family.name, group.labels["dtype"]), set()).add(group.labels["activation"])
         assert group.bars
     for dtype in ("float32", "bfloat16"):
         assert all(found[family, dtype] == names for family in ("tensor", "channel", "backward", "backends"))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from geoact.bench.clocks import Sample
 from geoact.bench.contenders import Bar, Group
 from geoact.bench.engine import Measured
 from geoact.bench.summary import Summary, interval, quantile
@@ -106,9 +108,10 @@ def impossible(group: Group, measured: Measured) -> list[str]:
     if not ceilings:
         return []
     medians = {c.name: statistics.median(measured.seconds(c.name)) / c.calls for c in group.contenders}
-    best = min(medians[name] for name in ceilings)
+    fastest = min(ceilings, key=lambda name: medians[name])
+    best = medians[fastest]
     return [
-        f"{name} runs at {best / median:.1%} of the best copy of the same bytes ({min(ceilings, key=lambda c: medians[c])})"
+        f"{name} runs at {best / median:.1%} of the best copy of the same bytes ({fastest})"
         for name, median in medians.items()
         if best / median > IMPOSSIBLE
     ]
@@ -127,6 +130,16 @@ def judge(group: Group, measured: Measured) -> list[Row]:
     return rows
 
 
+def rates(samples: Sequence[Sample]) -> dict[str, list[int]]:
+    """The lowest and the highest clock rate that samples saw, in MHz; nothing where the clock does not know it."""
+    found = {}
+    for name, seen in (("MHz", [s.hertz for s in samples]), ("memory_MHz", [s.memory_hertz for s in samples])):
+        known = [round(hertz / 1e6) for hertz in seen if hertz]
+        if known:
+            found[name] = [min(known), max(known)]
+    return found
+
+
 def raw(group: Group, measured: Measured) -> dict[str, Any]:
     """The samples as stored: nanoseconds of one call, clock rates in MHz, and how they were taken."""
     result: dict[str, Any] = {"stopped": measured.stopped, "contenders": {}}
@@ -143,9 +156,7 @@ def raw(group: Group, measured: Measured) -> dict[str, Any]:
         }
         if contender.output is not None:
             entry["output"] = contender.output
-        rates = [round(s.hertz / 1e6) for s in samples if s.hertz]
-        if rates:
-            entry["MHz"] = [min(rates), max(rates)]
+        entry |= rates(samples)
         if group.bytes_moved:
             median = statistics.median(s.seconds for s in samples) / contender.calls
             entry["GB/s"] = float(f"{group.bytes_moved / median / 1e9:.4g}")

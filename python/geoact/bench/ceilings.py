@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -64,7 +64,7 @@ def streams() -> ctypes.CDLL:
 def _streams(folder: Path) -> ctypes.CDLL:
     try:
         library = ctypes.CDLL(str(folder / "_stream_baseline.so"))
-        library.best.restype = ctypes.c_char_p
+        library.best.restype = ctypes.c_char_p  # asked of the one that runs everywhere
         best = library.best().decode()
         if best != "baseline":
             library = ctypes.CDLL(str(folder / f"_stream_{best}.so"))
@@ -169,6 +169,14 @@ def contestants(traffic: Traffic) -> list[Contender]:
     return found
 
 
+def named(found: Sequence[Contender], name: str) -> Contender:
+    """The contestant of this name; raises Unavailable where there is none."""
+    by_name = {contestant.name: contestant for contestant in found}
+    if name not in by_name:
+        raise Unavailable(f"there is no kernel {name} here, only {', '.join(by_name)}")
+    return by_name[name]
+
+
 @lru_cache(maxsize=64)
 def _winner(traffic: Traffic, cold: bool) -> str:
     clock = HostClock(batches=1 if cold else 3, flush=flush if cold else None)
@@ -182,8 +190,7 @@ def _winner(traffic: Traffic, cold: bool) -> str:
 
 def ceiling(traffic: Traffic, *, cold: bool = False) -> Contender:
     """The fastest contestant; the race is run once per kind and size of traffic in a process."""
-    best = _winner(traffic, cold)
-    return next(c for c in contestants(traffic) if c.name == best)
+    return named(contestants(traffic), _winner(traffic, cold))
 
 
 def last_level_cache() -> int:

@@ -23,6 +23,7 @@ class Sample:
     seconds: float
     hertz: float | None = None
     throttled: tuple[str, ...] = ()
+    memory_hertz: float | None = None
 
 
 class Clock(Protocol):

@@ -78,6 +78,7 @@ class Measured:
     cut: bool = False  # fewer samples than the rule asks for
 
     def seconds(self, name: str) -> list[float]:
+        """Of every run of a contender."""
         return [sample.seconds for sample in self.samples[name]]
 
     @property
@@ -88,6 +89,7 @@ class Measured:
 
     @property
     def throttled(self) -> list[str]:
+        """Why the device was slowed down, at any moment."""
         return sorted({why for samples in self.samples.values() for s in samples for why in s.throttled})
 
 

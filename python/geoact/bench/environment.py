@@ -99,8 +99,8 @@ def describe(packages: Iterable[str] = (), *, root: Path | None = None) -> dict[
 
 def identity(environment: Mapping[str, Any]) -> dict[str, Any]:
     """What two results must have in common to be compared: the class of the machine, not this very one."""
-    gpu = environment.get("gpu") or {}
-    name = gpu if isinstance(gpu, str) else gpu.get("name")  # of an environment block, or of an identity already
+    gpu = environment.get("gpu")
+    name = gpu.get("name") if isinstance(gpu, Mapping) else gpu  # an identity is an environment too
     known = {key: environment.get(key) for key in _IDENTITY if environment.get(key) is not None}
     return known | ({"gpu": name} if name else {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,35 +18,59 @@ THROTTLING = {
 
 
 class Management:
-    """What NVML tells of the first device: read only. ``reason`` says why it tells nothing."""
+    """What NVML tells of a device: read only. ``reason`` says why it tells nothing.
 
-    def __init__(self, uuid: str = "") -> None:
+    Parameters
+    ----------
+    identity : str
+        UUID, with or without "GPU-" ahead of it, or PCI bus address. Empty: the only device there is.
+    """
+
+    def __init__(self, identity: str = "") -> None:
         self.reason, self._handle = "", None
         try:
-            import pynvml
-
-            pynvml.nvmlInit()
-            self._nvml = pynvml
-            try:
-                self._handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith("GPU-") else f"GPU-{uuid}")
-            except pynvml.NVMLError:
-                self._handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            self._nvml: Any = importlib.import_module("pynvml")
+            self._nvml.nvmlInit()
+            self._handle = self._find(identity)
         except Exception as error:  # not installed, no library, no permission: nothing is measured by it
             self.reason = f"NVML: {type(error).__name__}: {error}"
 
-    def _ask(self, question: Callable[[Any], Any], *more: Any) -> Any:
+    def _find(self, identity: str) -> Any:
+        nvml = self._nvml
+        try:
+            if ":" in identity:
+                return nvml.nvmlDeviceGetHandleByPciBusId(identity)
+            if identity:
+                return nvml.nvmlDeviceGetHandleByUUID(identity if identity.startswith("GPU-") else f"GPU-{identity}")
+        except nvml.NVMLError:
+            if nvml.nvmlDeviceGetCount() != 1:  # of several, another one's clocks would be no evidence
+                raise
+        if nvml.nvmlDeviceGetCount() != 1:
+            raise LookupError("there are several devices and it is not known which one is meant")
+        return nvml.nvmlDeviceGetHandleByIndex(0)
+
+    def _ask(self, question: Callable[..., Any], *more: object) -> Any:
         try:
             return question(self._handle, *more)
         except self._nvml.NVMLError as error:
             return f"not known: {error}"
 
     def throttling(self) -> tuple[str, ...]:
+        """Why the device is slower than it could be; empty where it is not, or NVML does not say."""
         if self._handle is None:
             return ()
         bits = self._ask(self._nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
         return () if isinstance(bits, str) else tuple(why for bit, why in THROTTLING.items() if bits & bit)
 
+    def memory_hertz(self) -> float | None:
+        """Clock rate of the memory, or None where NVML does not say."""
+        if self._handle is None:
+            return None
+        rate = self._ask(self._nvml.nvmlDeviceGetClockInfo, self._nvml.NVML_CLOCK_MEM)
+        return None if isinstance(rate, str) else rate * 1e6
+
     def describe(self) -> dict[str, Any]:
+        """For the environment block: driver, clock rates, power cap."""
         if self._handle is None:
             return {"nvml": self.reason}
         nvml, clocks = self._nvml, {}
@@ -55,11 +80,13 @@ class Management:
                 "max_MHz": self._ask(nvml.nvmlDeviceGetMaxClockInfo, kind),
             }
         power = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
+        bits = self._ask(nvml.nvmlDeviceGetCurrentClocksThrottleReasons)
         return {
+            "uuid": self._ask(nvml.nvmlDeviceGetUUID),
             "driver": nvml.nvmlSystemGetDriverVersion(),
             "clocks": clocks,
             "power_cap_W": power if isinstance(power, str) else power / 1e3,
-            "throttled": list(self.throttling()),
+            "throttled": bits if isinstance(bits, str) else list(self.throttling()),
         }
 
 

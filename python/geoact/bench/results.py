@@ -16,6 +16,7 @@ from geoact._files import write_atomic
 
 SCHEMA = 2
 KIND = "geoact-bench"
+STATUS = ("measured", "skipped", "error")  # of a case
 
 
 class ResultError(Exception):
@@ -57,7 +58,10 @@ def load(path: Path) -> dict[str, Any]:
     """Read a document, or what pytest-benchmark saved. Raises ResultError."""
     found = read_json(path)
     if isinstance(found, dict) and "benchmarks" in found and "machine_info" in found:
-        return from_pytest_benchmark(found, str(path))
+        try:
+            return from_pytest_benchmark(found, str(path))
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ResultError(f"{path} is not laid out as pytest-benchmark does: {error}") from error
     return checked(found, str(path))
 
 
@@ -73,8 +77,15 @@ def checked(found: Any, name: str) -> dict[str, Any]:
     for case in found["cases"]:
         if not isinstance(case, dict) or not isinstance(case.get("name"), str):
             raise ResultError(f"{name}: a case has no name")
-        if case.get("status") == "measured":
+        if case.get("status") not in STATUS:
+            raise ResultError(
+                f"{name}: the status of {case['name']} is {case.get('status')!r}, not {', '.join(STATUS)}"
+            )
+        if case["status"] == "measured":
             _check_samples(case, name)
+    for row in found["rows"]:
+        if not isinstance(row, dict) or not {"group", "bar"} <= set(row):
+            raise ResultError(f"{name}: a row has no group and bar")
     return found
 
 

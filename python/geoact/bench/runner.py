@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from geoact.bench.bars import Row, impossible, judge, raw
+from geoact.bench.bars import IMPOSSIBLE, Row, impossible, judge, rates, raw
 from geoact.bench.bars import flags as flags_of
 from geoact.bench.ceilings import Traffic
 from geoact.bench.clocks import Clock
@@ -22,7 +22,7 @@ from geoact.bench.summary import Summary, interval, quantile
 from geoact.bench.timing import Devices, Settings, ceiling
 
 LEAST_BOUNDED = 1 << 20
-"""Bytes below which a copy on a CPU is no limit: calling it takes as long as moving them, and others are called faster."""
+"""Bytes below which a copy on a CPU is no limit: calling it takes as long as moving them, and a call may be cheaper."""
 
 Told = Callable[[str, int, int], None]
 """Called with a name, how many are done and how many there are."""
@@ -66,7 +66,8 @@ def run_call(case: Case, call: Call, devices: Devices, settings: Settings) -> di
     entry |= {name: getattr(call, name) for name in ("read", "written", "flops", "threads") if getattr(call, name)}
     if call.code:
         entry["code"] = call.code
-    found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=settings.shortest)
+    shortest = settings.shortest_of(call.device)
+    found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=shortest)
     return entry | _outcome(case.name, group, found, call)
 
 
@@ -90,11 +91,12 @@ def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, 
         moved=call.read + call.written,
         flops=call.flops,
     )
+    entry |= rates(found.samples[name])
     flags = flags_of(found)
     if others:
         entry["ceiling"] = others[0].name
         impossibly = impossible(group, found)
-        if impossibly:
+        if impossibly and entry["score"]["low"] > IMPOSSIBLE:  # beyond what few samples may do by chance
             threads = "" if call.threads > 1 or call.device != "cpu" else "; does it use more threads than it declares?"
             return entry | {"status": "error", "reason": impossibly[0] + threads, "flags": flags}
     elif "ceiling" in group.missing:
@@ -184,7 +186,15 @@ def run_group(
         outcome.rows.append(Row(name, "ran to its end", "exact", "", met="error", reason=reason))
     finally:
         if group is not None:
-            group.after()
+            _put_back(group, outcome)
+
+
+def _put_back(group: Group, outcome: Outcome) -> None:
+    try:
+        group.after()
+    except Exception as error:  # of the user's own function: what was measured is kept
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        outcome.rows.append(Row(group.name, "put back what it changed", "exact", "", met="error", reason=reason))
 
 
 # --- the whole ------------------------------------------------------------------------------------
@@ -231,7 +241,7 @@ def run(
         "kind": KIND,
         "suite": suite.name,
         "cache": "cold" if settings.cold else "warm",
-        "environment": dict(environment),
+        "environment": dict(environment) | devices.facts(),
         "cases": entries,
         "rows": [row.document() for row in outcome.rows],
         "groups": outcome.groups,

@@ -1,5 +1,6 @@
-// What a fused kernel is measured against and with: the best copy, a kernel that reads two streams and writes one, a
-// reader that empties the L2 cache, and the blocker that keeps a stream busy. Compiled at run time (NVRTC).
+// What a kernel is measured against and with: copies, kernels that read two streams and write one, that only read and
+// that only write, a reader that empties the L2 cache, and the blocker that keeps a stream busy. Compiled at run time
+// (NVRTC). The streaming variants tell the caches that nothing is used twice.
 
 extern "C" {
 
@@ -89,6 +90,50 @@ __global__ void merge_streaming(const uint4* __restrict__ a, const uint4* __rest
 #pragma unroll
   for (int k = 0; k < 4; ++k)
     if (i + k * blockDim.x < n) __stcs(c + i + k * blockDim.x, both(v[k], w[k]));
+}
+
+__device__ unsigned folded(const uint4 (&v)[4]) {
+  unsigned sum = 0;
+#pragma unroll
+  for (int k = 0; k < 4; ++k) sum += v[k].x + v[k].y + v[k].z + v[k].w;
+  return sum;
+}
+
+// Only reads. hits counts the threads whose words add up to `wanted`, so every word must have been read to know it; a
+// wanted beyond 32 bits, which no sum is and the compiler does not know, makes that a pass that writes nothing.
+__global__ void read(const uint4* __restrict__ a, size_t n, unsigned long long wanted, unsigned* hits) {
+  const size_t i = blockIdx.x * size_t(blockDim.x) * 4 + threadIdx.x;
+  uint4 v[4] = {};
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    if (i + k * blockDim.x < n) v[k] = a[i + k * blockDim.x];
+  if (folded(v) == wanted) atomicAdd(hits, 1u);
+}
+
+__global__ void read_streaming(const uint4* __restrict__ a, size_t n, unsigned long long wanted, unsigned* hits) {
+  const size_t i = blockIdx.x * size_t(blockDim.x) * 4 + threadIdx.x;
+  uint4 v[4] = {};
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    if (i + k * blockDim.x < n) v[k] = __ldcs(a + i + k * blockDim.x);
+  if (folded(v) == wanted) atomicAdd(hits, 1u);
+}
+
+// Only writes: the byte 0x5a everywhere.
+__global__ void fill(uint4* __restrict__ c, size_t n) {
+  const size_t i = blockIdx.x * size_t(blockDim.x) * 4 + threadIdx.x;
+  const uint4 v = make_uint4(0x5a5a5a5au, 0x5a5a5a5au, 0x5a5a5a5au, 0x5a5a5a5au);
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    if (i + k * blockDim.x < n) c[i + k * blockDim.x] = v;
+}
+
+__global__ void fill_streaming(uint4* __restrict__ c, size_t n) {
+  const size_t i = blockIdx.x * size_t(blockDim.x) * 4 + threadIdx.x;
+  const uint4 v = make_uint4(0x5a5a5a5au, 0x5a5a5a5au, 0x5a5a5a5au, 0x5a5a5a5au);
+#pragma unroll
+  for (int k = 0; k < 4; ++k)
+    if (i + k * blockDim.x < n) __stcs(c + i + k * blockDim.x, v);
 }
 
 }  // extern "C"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
-from geoact.bench import ceilings
-from geoact.bench.ceilings import Traffic
+from geoact.bench.ceilings import Traffic, contestants, flush, named
+from geoact.bench.ceilings import ceiling as fastest_copy
 from geoact.bench.clocks import Clock, HostClock
 from geoact.bench.contenders import Contender, Unavailable
 from geoact.bench.engine import StopRule
@@ -29,6 +30,8 @@ class Settings:
         A sample of the host clock is the fastest of so many batches.
     shortest : float
         Seconds that a batch lasts at least: short calls are repeated.
+    device_shortest : float
+        The same of a sample of a GPU's clock, which needs less and finds the cache cold once per buffer.
     seed : int
         Of the order of the contenders.
     """
@@ -38,7 +41,12 @@ class Settings:
     cold: bool = False
     batches: int = 5
     shortest: float = 3e-4
+    device_shortest: float = 2e-5
     seed: int = 0
+
+    def shortest_of(self, device: str) -> float:
+        """Seconds that a batch lasts at least on a device."""
+        return self.shortest if device == "cpu" else self.device_shortest
 
     @classmethod
     def quick(cls, cold: bool = False) -> Settings:
@@ -68,6 +76,11 @@ class Devices:
                 raise
         return self._made[device]
 
+    def facts(self) -> dict[str, Any]:
+        """What is known of the GPU, if a case has asked for its clock."""
+        facts = getattr(self._made.get("cuda"), "facts", None)
+        return {"gpu": facts()} if facts else {}
+
     def _make(self, device: str) -> Clock:
         settings = self._settings
         if device == "cuda":
@@ -75,16 +88,38 @@ class Devices:
 
             return device_clock(cold=settings.cold)
         state = "caches cold" if settings.cold else "caches warm"
-        return HostClock(f"CPU, {state}", batches=settings.batches, flush=ceilings.flush if settings.cold else None)
+        return HostClock(f"CPU, {state}", batches=settings.batches, flush=flush if settings.cold else None)
 
 
-def ceiling(call: Call, clock: Clock, cold: bool) -> Contender:
-    """The copy, or what there is instead, that a call is held against; raises Unavailable."""
+def ceiling(call: Call, clock: Clock, cold: bool, *, name: str | None = None, least: int = 0) -> Contender:
+    """The copy, or what there is instead, that a call is held against.
+
+    Parameters
+    ----------
+    call : Call
+    clock : Clock
+        That of its device.
+    cold : bool
+        The state of the caches in which the fastest is sought.
+    name : str, optional
+        Of the kernel to take without a race: the one that another process has found.
+    least : int
+        Bytes to copy where the call declares none.
+
+    Raises
+    ------
+    Unavailable
+        Where there is none.
+    """
     traffic = Traffic(call.read, call.written, call.threads)
     if not traffic.total:
-        raise Unavailable("the case declares no bytes")
+        if not least:
+            raise Unavailable("the case declares no bytes")
+        traffic = Traffic(least // 2, least // 2, call.threads)
     if call.device == "cpu":
-        return ceilings.ceiling(traffic, cold=cold)
+        if name is None:
+            return fastest_copy(traffic, cold=cold)
+        return named(contestants(traffic), name)
     from geoact.bench.device_clock import device_ceiling
 
-    return device_ceiling(traffic, clock)
+    return device_ceiling(traffic, clock, buffers=len(call.runs), name=name)

@@ -17,13 +17,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from geoact.bench.gate.decide import Judged, Measurement, Rule, Verdict, judge
+from geoact.bench.gate.decide import VERDICTS, Judged, Measurement, Rule, Verdict, judge
 from geoact.bench.gate.process import Worker, WorkerError
 from geoact.bench.gate.sides import Side
+from geoact.bench.results import ResultError
 
 A, TWIN, B = "A", "A'", "B"
 ROLES = (A, TWIN, B)
 SCHEMA, KIND = 1, "geoact-compare"
+WARM_UP = 0.2  # seconds, at most, of a case and of its control
 
 Told = Callable[[str, int, int], None]
 
@@ -74,6 +76,7 @@ class Samples:
     missing: dict[str, tuple[str, str]] = field(default_factory=dict)
     codes: dict[str, str | None] = field(default_factory=dict)
     control: str = ""
+    gpu: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     def measurement(self, name: str, same_code: bool) -> Measurement:
@@ -84,12 +87,9 @@ class Samples:
         missing, reason = self._missing()
         if missing:
             return Measurement(name, missing=missing, reason=reason, notes=notes)
-        rounds = list(zip(*(self.times[role] for role in ROLES), strict=True))
-        ratios = [[_log(b) - (_log(a) + _log(t)) / 2 for a, t, b in zip(*r, strict=True)] for r in rounds]
-        twin = [[_log(t) - _log(a) for a, t, _ in zip(*r, strict=True)] for r in rounds]
-        controls = zip(*(self.controls[role] for role in ROLES), strict=True)
-        control = [[_log(b) - (_log(a) + _log(t)) / 2 for a, t, b in zip(*r, strict=True)] for r in controls]
-        return Measurement(name, ratios, twin, control, same_code=alike, notes=notes)
+        ratios, twin = _paired(self.times)
+        control, control_twin = _paired(self.controls)
+        return Measurement(name, ratios, twin, control, control_twin, same_code=alike, notes=notes)
 
     def _missing(self) -> tuple[str, str]:
         before = self.missing.get(A) or self.missing.get(TWIN)
@@ -109,6 +109,16 @@ class Samples:
             return {role: [[float(f"{v:.6g}") for v in one] for one in found] for role, found in groups.items()}
 
         return {"control": self.control, "ns": short(self.times), "control_ns": short(self.controls)}
+
+
+def _paired(times: Mapping[str, list[list[float]]]) -> tuple[list[list[float]], list[list[float]]]:
+    """ln(B / A) and ln(A' / A) of every round; A is the mean of its two processes in the first."""
+    ratios, twin = [], []
+    for rounds in zip(*(times[role] for role in ROLES), strict=True):
+        logs = [(_log(a), _log(t), _log(b)) for a, t, b in zip(*rounds, strict=True)]
+        ratios.append([b - (a + t) / 2 for a, t, b in logs])
+        twin.append([t - a for a, t, _ in logs])
+    return ratios, twin
 
 
 def _log(value: float) -> float:
@@ -140,6 +150,7 @@ class Comparison:
             "b": self.b.as_document(),
             "code": self.verdict.code,
             "headline": self.verdict.headline,
+            "strict": self.verdict.strict,
             "same_machine_code": self.same_code,
             "rule": asdict(self.rule),
             "plan": asdict(self.plan),
@@ -157,6 +168,21 @@ def as_row(case: Judged) -> dict[str, Any]:
         for key, value in asdict(case).items()
         if value is not None and value != "" and value != []
     }
+
+
+def verdict_of(found: Mapping[str, Any], name: str) -> Verdict:
+    """The verdict that a stored comparison holds. Raises ResultError."""
+    if found.get("schema") != SCHEMA or not isinstance(found.get("cases"), list):
+        raise ResultError(f"{name} is no comparison of schema {SCHEMA}")
+    try:
+        cases = [Judged(**row) for row in found["cases"]]
+        unknown = [case.verdict for case in cases if case.verdict not in VERDICTS]
+        refused = list(found.get("refused", []))
+    except TypeError as error:
+        raise ResultError(f"{name} has a case that cannot be read: {error}") from error
+    if unknown:
+        raise ResultError(f"{name} has a verdict {unknown[0]!r} that there is not")
+    return Verdict(cases, refused, strict=bool(found.get("strict")))
 
 
 class Incarnation:
@@ -248,9 +274,10 @@ def compare(
     measurements = [found[name].measurement(name, same) for name in names]
     if not same_code_is_noise:
         measurements = [replace(m, same_code=False) for m in measurements]
+    gpu = next(({"gpu": one.gpu} for one in found.values() if one.gpu), {})
     return Comparison(
         a, b, Path(suite.partition(":")[0]).name, rule, plan, Verdict(judge(measurements, rule), strict=strict), found,
-        environment, same, time.monotonic() - begin,
+        {**environment, **gpu}, same, time.monotonic() - begin,
     )  # fmt: skip
 
 
@@ -296,16 +323,19 @@ def _prepare(worker: Worker, role: str, name: str, samples: Samples, slowdown: f
         samples.missing[role] = "failed", str(error)
         return
     samples.codes[role] = answer.get("code")
+    samples.gpu = answer.get("gpu", samples.gpu)
     if "missing" in answer:
         samples.missing[role] = answer["missing"], answer["reason"]
 
 
 def _calibrate(group: Incarnation, samples: Samples, plan: Plan) -> None:
     """All sides repeat as often, and use the same control."""
-    known = {"control": samples.control} if samples.control else {}
-    first = group.workers[A].ask("calibrate", **known)
+    seconds = min(WARM_UP, plan.seconds / 3)
+    first = group.workers[A].ask("calibrate", control=samples.control or None, seconds=seconds)
     samples.control = first["control"]
-    answers = [first] + [group.workers[role].ask("calibrate", control=first["control"]) for role in (TWIN, B)]
+    answers = [first] + [
+        group.workers[role].ask("calibrate", control=first["control"], seconds=seconds) for role in (TWIN, B)
+    ]
     most = {key: max(answer[key] for answer in answers) for key in ("repeat", "control_repeat")}
     for role in ROLES:
         group.workers[role].ask("repeat", **most)

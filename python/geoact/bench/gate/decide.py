@@ -85,6 +85,7 @@ class Measurement:
     ratios : ln(time B / time A) of one round, A being the mean of its two processes; empty where nothing is paired.
     twin : ln(time A' / time A), of a second process of the same side; empty where there was none.
     control : ln(copy B / copy A).
+    control_twin : ln(copy A' / copy A).
     before, after : ln of a normalised time where sides were measured apart, one inner list per session.
     same_code : bool
     missing : str
@@ -95,6 +96,7 @@ class Measurement:
     ratios: Groups = ()
     twin: Groups = ()
     control: Groups = ()
+    control_twin: Groups = ()
     before: Groups = ()
     after: Groups = ()
     same_code: bool = False
@@ -187,11 +189,16 @@ def _estimate(groups: Groups, resamples: int, seed: int, against: Groups = ()) -
     return _Estimate(middle, low, high, drawn)
 
 
+def _reach(groups: Groups, resamples: int, seed: int) -> float:
+    """The farther bound of the interval, from nothing."""
+    found = _estimate(groups, resamples, seed)
+    return max(abs(found.low), abs(found.high))
+
+
 def _width(measurement: Measurement, resamples: int, seed: int) -> float | None:
     """How far A lies from A: the farther bound of the interval of A'/A, or of sessions from their median."""
     if any(len(group) for group in measurement.twin):
-        twin = _estimate(measurement.twin, resamples, seed)
-        return max(abs(twin.low), abs(twin.high))
+        return _reach(measurement.twin, resamples, seed)
     sessions = [float(np.median(a)) for a in _arrays(measurement.before)]
     if len(sessions) >= 3:
         return float(np.max(np.abs(np.array(sessions) - np.median(sessions))))
@@ -208,7 +215,7 @@ def judge(measurements: Sequence[Measurement], rule: Rule = Rule()) -> list[Judg
     Raises ValueError if a measured case has no values, or one that is not finite.
     """
     measured = [m for m in measurements if not m.missing]
-    resamples = max(rule.resamples, math.ceil(4 * max(1, len(measured)) / rule.alpha))
+    resamples = max(rule.resamples, math.ceil(2 * max(1, len(measured)) / rule.alpha))
     found: dict[str, tuple[Judged, _Estimate]] = {}
     slower, faster, moved = {}, {}, {}
     for m in measured:
@@ -239,7 +246,9 @@ def judge(measurements: Sequence[Measurement], rule: Rule = Rule()) -> list[Judg
         if any(len(g) for g in m.control):
             control = _estimate(m.control, resamples, seed + 3)
             judged.control = _relative(control.median)
-            moved[m.name] = min(control.above(least), control.below(least))
+            known = any(len(g) for g in m.control_twin)
+            limit = max(least, rule.widths * _reach(m.control_twin, resamples, seed + 4)) if known else least
+            moved[m.name] = min(control.above(limit), control.below(limit))
         found[m.name] = judged, estimate
     slower, faster, moved = holm(slower), holm(faster), holm(moved)
     result = []

@@ -20,11 +20,15 @@ from types import ModuleType
 from typing import IO, Any
 
 BENCH = Path(__file__).resolve().parent.parent
-DEFAULT_BYTES = 1 << 20  # of the control where a case declares no traffic
+DEFAULT_BYTES = 2 << 20  # of the control where a case declares no traffic
 
 
 def load_bench() -> ModuleType:
-    """geoact.bench out of the folder of this file, whatever other version is installed."""
+    """geoact.bench out of the folder of this file, whatever other version is installed.
+
+    Modules that a worker loads import names and not modules from here: ``from geoact.bench import engine`` would make
+    Python import geoact as well, which may be another version, or not there.
+    """
     known = sys.modules.get("geoact.bench")
     if known is not None:
         return known
@@ -97,8 +101,8 @@ class Side:
 
         self.suite = load(suite)
         self.suite.setup()
-        self.devices = Devices(Settings(cold=cold, batches=batches, shortest=shortest))
-        self.cold, self.shortest = cold, shortest
+        self.settings = Settings(cold=cold, batches=batches, shortest=shortest)
+        self.devices = Devices(self.settings)
         self.contender: Any = None
         self.control: Any = None
         self.clock: Any = None
@@ -138,34 +142,21 @@ class Side:
             traceback.print_exc()
             return {"missing": "failed", "reason": f"{type(error).__name__}: {first_line(error)}"}
         self.contender, self.call, self.slowdown = contender, call, slowdown
-        return {"device": call.device, "code": call.code, "output": contender.output}
+        return {"device": call.device, "code": call.code, "output": contender.output, **self.devices.facts()}
 
     def calibrate(self, control: str | None = None, seconds: float = 0.2) -> dict[str, Any]:
         """Warm up the case and its control; how often each is repeated. ``control`` is the copy another side uses."""
         from geoact.bench.engine import warm_up
+        from geoact.bench.timing import ceiling
 
-        self.control = self._control(control)
+        self.control = ceiling(self.call, self.clock, self.settings.cold, name=control, least=DEFAULT_BYTES)
         for contender in (self.contender, self.control):
-            warm_up(contender, self.clock, self.shortest, seconds)
+            warm_up(contender, self.clock, self.settings.shortest_of(self.call.device), seconds)
         return {
             "repeat": self.contender.repeat,
             "control": self.control.name,
             "control_repeat": self.control.repeat,
         }
-
-    def _control(self, name: str | None) -> Any:
-        from geoact.bench import ceilings, timing
-        from geoact.bench.ceilings import Traffic
-
-        call = self.call
-        if call.device != "cpu":
-            return timing.ceiling(call, self.clock, self.cold)
-        traffic = Traffic(call.read, call.written, call.threads)
-        if not traffic.total:
-            traffic = Traffic(DEFAULT_BYTES, DEFAULT_BYTES, call.threads)
-        if name is None:
-            return ceilings.ceiling(traffic, cold=self.cold)
-        return next(c for c in ceilings.contestants(traffic) if c.name == name)
 
     def repeat(self, repeat: int, control_repeat: int) -> dict[str, Any]:
         """Use what all sides use."""

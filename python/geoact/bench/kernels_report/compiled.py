@@ -12,7 +12,7 @@ from geoact.bench.kernels_report.report import Report
 from geoact.bench.kernels_report.tools import Cuobjdump
 
 
-def of_triton(*compiled: Any, cuobjdump: str | Path | None = None) -> Report:  # noqa: ANN401
+def of_triton(*compiled: Any, cuobjdump: str | Path | None = None) -> Report:
     """Report on results of ``triton.compile``, or on all that a ``@triton.jit`` function has compiled so far.
 
     One compiled kernel is called after its function. Several are called after what they were specialised for:
@@ -60,11 +60,11 @@ def _compiled_kernels(one: object) -> Iterator[Any]:
             yield from _compiled_kernels(wrapped)
 
 
-def _name(kernel: Any) -> str:  # noqa: ANN401
+def _name(kernel: Any) -> str:
     return str(getattr(getattr(kernel, "metadata", None), "name", None) or getattr(kernel, "name", None) or "kernel")
 
 
-def _label(kernel: Any) -> str:  # noqa: ANN401
+def _label(kernel: Any) -> str:
     """Function and specialisation; never a hash, which would change with every edit of the source."""
     source = getattr(kernel, "src", None)
     signature = getattr(source, "signature", None)

@@ -18,7 +18,6 @@ import pytest
 from pytest_geoact import number
 
 from geoact.bench import environment, results
-from geoact.bench.clocks import Clock
 from geoact.bench.gate import baseline as baselines
 from geoact.bench.gate.baseline import Baseline, BaselineMissingError, compare
 from geoact.bench.gate.decide import MISSING, REFUSED, Rule, Verdict
@@ -84,7 +83,6 @@ class Recorder:
         self.notes: set[str] = set()
         self.outcome = Outcome()
         self._devices: dict[bool, Devices] = {}
-        self._gpu: Clock | None = None
         self._reasons: dict[str, str] = {}
         self._files: set[str] = set()
         self._collected: set[str] = set()
@@ -147,8 +145,6 @@ class Recorder:
 
     def measure(self, name: str, axes: Mapping[str, object], call: Call, cold: bool | None) -> dict[str, Any]:
         """Measure a call; with the gate, again if it looks slower than the baseline. Its entry in the document."""
-        if call.device == "cuda":
-            self._gpu = self.devices(cold).clock("cuda")
         case = Case(name, axes, lambda: call)
         settings = replace(self.settings, cold=self.settings.cold if cold is None else cold)
         entry = run_call(case, call, self.devices(cold), settings)
@@ -181,9 +177,9 @@ class Recorder:
     def document(self, entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Entries as the document of a result file."""
         described = dict(self.environment)
-        facts: dict[str, Any] = getattr(self._gpu, "facts", dict)()
-        if facts:
-            described["gpu"] = {**facts, **described.get("gpu", {})}
+        for devices in self._devices.values():
+            for key, facts in devices.facts().items():
+                described[key] = {**facts, **described.get(key, {})}
         if "gpu" not in described and self.before is not None and not any(e.get("device") == "cuda" for e in entries):
             described["gpu"] = self.before.identity.get("gpu")  # nothing ran on it, so which one it is changes nothing
         return {

@@ -1,5 +1,6 @@
 """The GPU benchmark without a GPU: its checks find what is wrong, its cases run, its pages say what the results say."""
 
+import argparse
 import json
 import re
 import subprocess
@@ -8,13 +9,16 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import gpu_report
 import make_gpu
-from engine import Row
+from geoact.bench import Bar, Contender, Group, Suite
+from geoact.bench.bars import Row
+from geoact.bench.device_clock import DeviceClock
+from support.simulated_device import Evidence, SimulatedDevice
 
 # --- pages ----------------------------------------------------------------------------------------
 
@@ -199,6 +203,62 @@ def test_the_steps_see_the_geoact_that_was_built():
 def program(arguments, timeout=240):
     command = [sys.executable, str(BENCHMARKS / "gpu.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, cwd=ROOT)
+
+
+def toy_suite(device, *makes):
+    """A family of each, and a group that a simulated device can run."""
+
+    def group():
+        run = device.kernel("kernel", 2000)
+        return Group("toy", [Contender("kernel", [run])], [Bar("time", "kernel")], labels={"dtype": "float32"})
+
+    suite = Suite("toy")
+    for index, make in enumerate((group, *makes)):
+        suite.group(f"family {index}")(make)
+    return suite
+
+
+def run_toy(*makes, **options):
+    pytest.importorskip("torch.distributed")
+    import gpu
+
+    device = SimulatedDevice()
+    clocks = {"device": DeviceClock(device, management=Evidence())}
+    options = argparse.Namespace(**{"only": None, "seconds": 5.0, "dry_run": False} | options)
+    exact = [Row("exact", "launches", "= 1", "", 1.0, met="yes")]
+    return gpu.run(toy_suite(device, *makes), clocks, options, exact)
+
+
+def test_a_group_that_fails_is_a_row_and_the_others_are_measured():
+    def fail():
+        raise ValueError("no such layout")
+
+    found = run_toy(fail)
+    exact, toy, failed = found["rows"]
+    assert exact["bar"] == "launches"
+    assert (toy["median"], toy["labels"]["clock"]) == (2.0, "GPU events, L2 cold")
+    assert (failed["group"], failed["met"], failed["reason"]) == ("family 1", "error", "ValueError: no such layout")
+    assert list(found["samples"]) == ["toy"]
+    assert (found["cut"], found["not_run"]) == ([], {})
+
+
+def test_an_interrupted_run_keeps_what_it_has_and_says_what_it_has_not():
+    def interrupt():
+        raise KeyboardInterrupt
+
+    found = run_toy(interrupt, interrupt)
+    assert [row["group"] for row in found["rows"]] == ["exact", "toy", "all"]
+    assert found["rows"][-1]["reason"] == "2 groups were not run"
+    assert found["not_run"] == {"family 1": 1, "family 2": 1}
+    assert found["samples"]["toy"]["contenders"]["kernel"]["MHz"] == [1500, 1500]
+
+
+def test_one_family_can_be_run_by_itself():
+    def never():
+        raise AssertionError("another family was run")
+
+    _, toy = run_toy(never, only="family 0")["rows"]
+    assert toy["group"] == "toy"
 
 
 @pytest.mark.slow

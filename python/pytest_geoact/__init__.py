@@ -19,6 +19,7 @@ OPTIONS = {
     "gate": "Judge the benchmarks of gpu_benchmark against the baseline; exit code 10: slower, 11: inconclusive, "
     "12: no baseline, or a benchmark of it is gone, 13: another machine.",
     "save_baseline": "Add this session to the baseline, if all tests pass.",
+    "strict": "With the gate: exit code 11 also where a slowdown is neither shown nor excluded.",
     "quick": "Few samples: to see that everything runs.",
     "cold": "Flush the caches ahead of every sample.",
 }

@@ -1,5 +1,6 @@
 """examples/bench_project: its own speed tests, and what its gate says when its code is changed."""
 
+import inspect
 import re
 import shutil
 from pathlib import Path
@@ -71,6 +72,23 @@ def test_the_speed_tests_of_the_example_are_fifteen_lines():
     assert sum(bool(line.strip()) for line in lines) <= 15
 
 
+def test_the_page_describes_every_option_of_the_fixture():
+    from geoact.bench.pytest_plugin import GpuBenchmark
+
+    text = (EXAMPLE.parents[1] / "docs" / "pytest.md").read_text()
+    options = [
+        name for name, p in inspect.signature(GpuBenchmark.measure).parameters.items() if p.kind is p.KEYWORD_ONLY
+    ]
+    assert len(options) >= 10
+    assert [name for name in options if f"`{name}=`" not in text] == []
+
+
+def test_the_example_of_the_page_runs(example):
+    (code,) = re.findall(r"```python\n(.*?)```", (EXAMPLE.parents[1] / "docs" / "pytest.md").read_text(), re.S)
+    (example.path / "tests" / "test_page.py").write_text(code)
+    assert "1 passed" in example.run("--geoact-quick", "tests/test_page.py")
+
+
 def test_the_triton_kernel_is_skipped_with_a_reason_where_it_cannot_run(example):
     text = example.run("--geoact-quick", "-rs", "-k", "triton")
     if "1 passed" not in text:
@@ -79,17 +97,18 @@ def test_the_triton_kernel_is_skipped_with_a_reason_where_it_cannot_run(example)
         )
 
 
-def test_the_readme_and_the_workflow_name_options_that_there_are(example):
+def test_the_pages_and_the_workflow_name_options_that_there_are(example):
     shown = example.run("--help")
-    for file in ("README.md", ".github/workflows/speed.yml"):
-        text = (EXAMPLE / file).read_text()
+    page = EXAMPLE.parents[1] / "docs" / "pytest.md"
+    for file in (EXAMPLE / "README.md", EXAMPLE / ".github" / "workflows" / "speed.yml", page):
+        text = file.read_text()
         options = set(re.findall(r"--geoact-[a-z-]+", text))
         assert options >= {"--geoact-save-baseline", "--geoact-gate"}
         assert all(option in shown for option in options)
     assert LOOP in (EXAMPLE / "README.md").read_text()
 
 
-def test_the_workflow_is_one(example):
+def test_the_workflow_has_both_gates():
     yaml = pytest.importorskip("yaml")
     jobs = yaml.safe_load((EXAMPLE / ".github" / "workflows" / "speed.yml").read_text())["jobs"]
     assert set(jobs) == {"shared-runner", "own-machine"}

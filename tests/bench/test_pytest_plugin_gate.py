@@ -88,6 +88,13 @@ def test_one_session_is_no_measure_of_the_noise(project):
     assert "1 regressed" in project.run(*GATE, code=10)
 
 
+def test_what_is_neither_shown_nor_excluded_passes_unless_it_must_be_known(project):
+    project.baseline()
+    project.environ(SEED=7, SECOND=2.06e-4)
+    assert "passed: 2 same, 1 open" in project.run(*GATE)
+    assert "INCONCLUSIVE: 2 same, 1 open" in project.run(*GATE, "--geoact-strict", code=11)
+
+
 def test_a_failing_test_stays_the_exit_code_and_the_verdict_is_shown(project):
     path = project.baseline()
     stored = path.read_bytes()

@@ -1,6 +1,8 @@
 """The parts of the pytest plugin that need no pytest run: selection, devices of arrays, tables, pooled samples."""
 
 import statistics
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ import pytest
 from geoact.bench import environment, runner
 from geoact.bench.gate import baseline
 from geoact.bench.gate.decide import Judged
-from geoact.bench.pytest_plugin import arrays, section
+from geoact.bench.pytest_plugin import arrays, fixture, section
 from geoact.bench.pytest_plugin.recorder import pooled
 from geoact.bench.pytest_plugin.selection import Selection
 
@@ -181,6 +183,25 @@ def test_a_baseline_of_before_clocks_were_stored_fits_every_clock(tmp_path):
     path.write_text(path.read_text().replace(',\n    "clock": "GPU"', ""))
     (session,) = baseline.Baseline.load(path).cases["a"]
     assert session.clock is None
+
+
+def test_nobody_traces_what_is_timed():
+    seen, before = [], (sys.gettrace(), sys.getprofile())
+
+    def tracer(*event):
+        return None
+
+    try:
+        sys.settrace(tracer)
+        sys.setprofile(tracer)
+        with suppress(KeyError), fixture._untraced():
+            seen.append((sys.gettrace(), sys.getprofile()))
+            raise KeyError
+        seen.append((sys.gettrace(), sys.getprofile()))
+    finally:
+        sys.settrace(before[0])
+        sys.setprofile(before[1])
+    assert seen == [(None, None), (tracer, tracer)]
 
 
 # --- the table ------------------------------------------------------------------------------------

@@ -286,7 +286,8 @@ class Recorder:
             self.outcome.code = MISSING
             self.outcome.tell("MISSING: there is no baseline to judge against")
             return
-        self.outcome.verdict = compare(self.before, document, rule=self.rule, expected=expected)
+        strict = bool(self.config.getoption("geoact_strict"))
+        self.outcome.verdict = compare(self.before, document, rule=self.rule, strict=strict, expected=expected)
         self.outcome.code = self.outcome.verdict.code
         self.outcome.tell(self.outcome.verdict.headline)
 

@@ -5,6 +5,7 @@
 #   make lint    formatting, linting, types, generated documentation
 #   make bench   every case against a copy, and the CPU bars against torch, NumPy and others (installs torch into an
 #                environment of its own)
+#   make instructions   the CPU kernels' instructions, counted under valgrind and held to the stored table (x86_64)
 # and, for the GPU kernels, without a GPU:
 #   make simulate   the CUDA kernels on the simulated device: the tests, in three thread orders, and with sanitizers
 #   make triton     the Triton kernels under Triton's interpreter
@@ -24,7 +25,7 @@ EXTRAS := dev$(if $(TORCH),$(comma)dev-torch)
 export CUDAARCHS ?= $(if $(shell nvidia-smi -L 2>/dev/null),native,90-real)
 BUILD_TOOLS := scikit-build-core pybind11 numpy cmake ninja
 
-.PHONY: demo test lint bench simulate triton kernels gpu clean
+.PHONY: demo test lint bench instructions simulate triton kernels gpu clean
 .DELETE_ON_ERROR:
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc kernels python -type f -not -name '*.pyc')
@@ -79,6 +80,14 @@ MEASURED = benchmarks/results/$(shell $(BENCH_VENV)/bin/python -c \
 bench: $(BENCH_VENV)/ready
 	$(BENCH_VENV)/bin/geoact bench run benchmarks/suite.py --json $(MEASURED)
 	$(BENCH_VENV)/bin/python benchmarks/watching.py
+
+# INSTRUCTIONS_ARGUMENTS="--save benchmarks/results/instructions.json" stores the table anew.
+INSTRUCTIONS := benchmarks/results/instructions.json
+INSTRUCTIONS_EXPLAINED := $(wildcard benchmarks/results/instructions_explained.json)
+INSTRUCTIONS_ARGUMENTS := --baseline $(INSTRUCTIONS) $(addprefix --explained ,$(INSTRUCTIONS_EXPLAINED))
+
+instructions: $(VENV)/dev
+	$(BIN)/python -m geoact.bench.instructions benchmarks/instructions_suite.py $(INSTRUCTIONS_ARGUMENTS)
 
 # The files that say what geoact computes; the others are about threads, packages and commands.
 COMPUTED := $(addprefix tests/test_,values.py backward.py merge.py oracles.py errors.py layout.py statistics.py promises.py)

@@ -29,6 +29,7 @@ from pathlib import Path
 
 from geoact._files import write_atomic
 from geoact.bench import kernels_report
+from geoact.bench.explained import print_verdict
 from geoact.bench.kernels_report import show
 from geoact.bench.kernels_report.tools import find
 from rich.console import Console
@@ -138,7 +139,7 @@ def gate(report: kernels_report.Report, options: argparse.Namespace, console: Co
         # An update is how a new compiler comes in, and should still say what it changed.
         allow_other_tools=options.allow_other_tools or options.update,
     )
-    show.print_verdict(verdict, console)
+    print_verdict(verdict, console)
     if options.markdown:
         write_atomic(options.markdown, show.verdict_markdown(verdict))
     return verdict.code

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -243,6 +244,71 @@ def torch_calls() -> str:
     )
 
 
+# --- of other harnesses -------------------------------------------------------------------------------------
+
+
+def _between(values: Iterable[float], sign: str = "") -> str:
+    low, high = min(values := list(values)), max(values)
+    return f"{low:{sign}.1%}" if low == high else f"{low:{sign}.1%} .. {high:{sign}.1%}"
+
+
+def _harness_tables(stored: dict[str, Any]) -> str:
+    reported: dict[str, list[dict[str, Any]]] = {}
+    for row in stored["rows"]:
+        reported.setdefault(f"{row['harness']}: {row['number']}", []).append(row)
+    apart, sees = [], []
+    for name, rows in reported.items():
+        by_kernel = {row["kernel"]: f"{row['spread']:.1%}" for row in rows}
+        apart.append([name, *(by_kernel.get(kernel, "") for kernel in stored["kernels"])])
+        alarms, caught = ([sum(row[key][i] for row in rows) / len(rows) for i in range(len(stored["thresholds"]))]
+                          for key in ("false_alarms", "caught"))  # fmt: skip
+        cells = [f"{statistics.median(row['seconds'] for row in rows):.1f}", _between((r["seen"] for r in rows), "+")]
+        sees.append([name, *(f"{a:.0%} / {c:.0%}" for a, c in zip(alarms, caught, strict=True)), *cells])
+        judged = [[v for row in rows for v in row.get("verdicts", {}).get(k, ())] for k in ("plain", "slowed")]
+        if all(judged):
+            a, c = (f"{found.count('regressed')} of {len(found)}" for found in judged)
+            sees.append([f"{rows[0]['harness']}: its verdict", f"its own rule: {a} / {c}",
+                         *[""] * (len(stored["thresholds"]) - 1), cells[0], ""])  # fmt: skip
+    planted = [row["planted"] for row in stored["rows"] if "planted" in row]
+    marks = [f"above {t:.0%}" for t in stored["thresholds"]]
+    text = table(["what is reported", *stored["kernels"].values()], apart)
+    text += f"\nHow far apart the same kernel was reported: largest over smallest of {_sessions(stored)}.\n\n"
+    text += table(["what is reported", *marks, "seconds", "slowdown as reported"], sees)
+    text += "\nFalse alarms / slowdowns caught, over all ordered pairs of sessions and all kernels; of the same kernel "
+    text += (
+        "one order of a pair can alarm, so 50 % is the most. Seconds are of one benchmark in a session or comparison. "
+    )
+    return text + (f"The slowdown planted was {_between(planted, '+')}.\n" if planted else "\n")
+
+
+def _sessions(stored: dict[str, Any]) -> str:
+    rounds = len({session["round"] for session in stored["sessions"]})
+    compared = f"for the gate, of no change and the estimates of {len(stored['comparisons'])} comparisons"
+    return f"{rounds} sessions, fresh processes that took turns; {compared}"
+
+
+def harnesses() -> str:
+    """Show what benchmarks/harnesses.py measured, for every machine that was measured."""
+    parts = []
+    for path in sorted(RESULTS.glob("harnesses-*.json")):
+        stored = _stored(path)
+        if not stored or stored["quick"]:
+            continue
+        units = {"%": lambda v: f"{v:+.1%}", "x": lambda v: f"{v:.3g} x", "ns": lambda v: f"{v:.0f} ns"}
+        biases = [
+            [bias["title"] if i == 0 else "", one["label"], units[one["unit"]](one["value"])]
+            for bias in stored["biases"]
+            for i, one in enumerate(bias.get("numbers", ()))
+        ]
+        absent = "".join(f"{name} was not measured: {why}. " for name, why in stored["skipped"].items())
+        versions = ", ".join(f"{name} {v}" for name, v in stored["environment"]["versions"].items() if v)
+        parts.append(
+            f"{_harness_tables(stored)}\n{table(['what moves a time', 'measured', 'result'], biases)}\n{absent}"
+            f"{versions}. Measured on {_machine(stored['environment'])}\n"
+        )
+    return "\n".join(parts) or "Not measured yet: run `python benchmarks/harnesses.py`.\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     "activations": activations,
     "activations-short": activations_short,
@@ -259,6 +325,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scalars": scalars,
     "rules": rules,
     "torch-calls": torch_calls,
+    "harnesses": harnesses,
 }
 
 

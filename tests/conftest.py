@@ -18,6 +18,7 @@ from geoact import _core, backends, frontends
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support import cupy_memory, fake_cupy
+from support.browser import browser, show  # noqa: F401  fixtures of the tests of pages
 from support.cases import DTYPES, SIMULATED
 
 if SIMULATED:

@@ -143,6 +143,14 @@ int64_t last_level_cache_bytes() {
 
 namespace {
 
+// Bytes of all arrays from which the output goes past the cache. A last-level cache that is far larger than this is
+// shared by many cores, and slower than memory that is written without being read first (docs/tuning.md).
+int64_t streamed_from() { return std::min(last_level_cache_bytes(), int64_t(48) << 20); }
+
+}  // namespace
+
+namespace {
+
 constexpr int64_t elements_per_part = 65536, elements_per_partial_record = 1024, most_parts = 4096, flat_unit = 4096,
                   short_run = 512;
 
@@ -232,7 +240,7 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   for (int k = 0; k < call.inputs; ++k) task.in[k] = call.in[k].data;
   task.out = call.out.data;
   task.inputs_shadowed = call.in_place;
-  task.stream = !call.in_place && total * kernels.item_size * (call.inputs + 1) > last_level_cache_bytes();
+  task.stream = !call.in_place && total * kernels.item_size * (call.inputs + 1) > streamed_from();
   std::copy_n(call.parameter, max_parameters, task.parameter);
   std::copy_n(call.parameter_varies, max_parameters, task.parameter_varies);
   task.saturation = call.saturation;

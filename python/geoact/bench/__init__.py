@@ -15,6 +15,7 @@ One page of the design, from what is declared to what is decided:
 ``pytest_plugin``      the fixture ``gpu_benchmark`` and ``pytest --geoact-gate``
 ``instructions``       the deterministic tier: instructions counted under callgrind
 ``kernels_report``     its twin for GPU kernels: registers, spills and instructions read from machine code
+``explained``          what both have in common: accepted rises, verdicts, exit codes
 ``history``            results over time, and where they changed
 ``report``             tables, plots and pages
 ``cli``                ``geoact bench`` and ``geoact compare``

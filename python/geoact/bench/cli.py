@@ -114,6 +114,13 @@ class Outputs:
     markdown: Path | None = None
     pytest_benchmark: Path | None = None
 
+    def check(self) -> None:
+        """Raise ResultError if something would be lost, ahead of a long measurement."""
+        from geoact.bench.report import page
+
+        if self.html:
+            page.check(self.html)
+
     def write(self, document: Mapping[str, Any], console: "Console") -> None:
         """Write what was asked for, and say where."""
         from geoact._files import write_atomic
@@ -133,7 +140,10 @@ class Outputs:
             write_atomic(self.pytest_benchmark, json.dumps(results.to_pytest_benchmark(document), indent=1) + "\n")
             written.append(self.pytest_benchmark)
         if self.plots:
-            written += plots.write_plots(document, self.plots).values()
+            drawn = plots.write_plots(document, self.plots)
+            written += drawn.written
+            for name, reason in drawn.missing.items():
+                console.print(f"no plot {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
         for path in written:
             console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
 
@@ -232,6 +242,7 @@ def run(suite_name: str | None, settings: Settings, chosen: Chosen, outputs: Out
     families = suite.select_families(chosen.only) if chosen.bars and not chosen.axes else []
     if not cases and not families:
         raise UsageError(f"nothing of the suite {suite.name} is chosen")
+    outputs.check()
     suite.setup()
     described = environment.describe(packages_of(suite), root=config.find().root)
     with progress("bench") as told:

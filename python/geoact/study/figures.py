@@ -12,13 +12,14 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from geoact._pages.figures import Theme
 from geoact.study import plotting, replica
 from geoact.study.axes import InitialAxes
 from geoact.study.data import two_moons
 from geoact.study.grid import GridResult
 from geoact.study.network import Network
 from geoact.study.overhead import RATIOS, Overhead
-from geoact.study.plotting import Theme, colour, label_ends, logarithmic_ticks, marker, shown
+from geoact.study.plotting import colour, label_ends, logarithmic_ticks, marker, shown
 from geoact.study.results import StudyResults
 from geoact.study.training import BinaryHead
 

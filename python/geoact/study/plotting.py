@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -16,27 +12,13 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from geoact._pages.figures import Theme, styled
+
 WIDTH = 7.0
 """Inches; shown at 700 CSS pixels, so one point of type is 1.4 pixels."""
 DOTS_PER_INCH = 200
 SMALL = 8.0
 
-
-@dataclass(frozen=True)
-class Theme:
-    """Colours of one mode of the page."""
-
-    name: str
-    ink: str
-    muted: str
-    grid: str
-    surface: str
-    lift: float
-
-
-LIGHT = Theme("light", ink="#1c2126", muted="#5f6b76", grid="#e3e7eb", surface="#ffffff", lift=0.0)
-DARK = Theme("dark", ink="#e8ebee", muted="#9aa5b0", grid="#2c333b", surface="#15191e", lift=0.25)
-THEMES = (LIGHT, DARK)
 
 # Okabe and Ito (2008), the yellow replaced by an olive that shows on white. Shapes repeat what the colours
 # say.
@@ -72,46 +54,9 @@ def marker(label: str) -> str:
     return _PALETTE.get(label.partition("(")[0], ("", "o"))[1]
 
 
-@contextmanager
-def _styled(theme: Theme) -> Iterator[None]:
-    # Any: newer matplotlib types the keys as literals, older ones as str.
-    settings: Any = {
-        "font.family": "sans-serif",
-        "font.size": 9.5,
-        "axes.titlesize": 10,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.labelsize": 9,
-        "axes.labelcolor": theme.muted,
-        "axes.edgecolor": theme.grid,
-        "axes.facecolor": theme.surface,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": theme.grid,
-        "grid.linewidth": 0.7,
-        "xtick.color": theme.muted,
-        "ytick.color": theme.muted,
-        "xtick.labelsize": 8.5,
-        "ytick.labelsize": 8.5,
-        "xtick.major.size": 0,
-        "ytick.major.size": 0,
-        "xtick.minor.size": 0,
-        "ytick.minor.size": 0,
-        "text.color": theme.ink,
-        "figure.facecolor": theme.surface,
-        "savefig.facecolor": theme.surface,
-        "lines.linewidth": 1.7,
-        "figure.constrained_layout.use": True,
-    }
-    with matplotlib.rc_context(settings):
-        yield
-
-
 def render(draw: Callable[[Figure, Theme], None], height: float, theme: Theme) -> bytes:
     """Draw on a figure 7 inches wide and return it as PNG, without a display or global figure state."""
-    with _styled(theme):
+    with styled(theme):
         figure = Figure(figsize=(WIDTH, height), dpi=DOTS_PER_INCH)
         FigureCanvasAgg(figure)
         draw(figure, theme)

@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from geoact._files import write_atomic
+from geoact._pages.figures import THEMES
 from geoact.study import axes, digits, learning_rates, machine, overhead, replica
 from geoact.study.claims import conclusion
 from geoact.study.config import SECTIONS, StudyConfig
 from geoact.study.figures import all_figures
 from geoact.study.findings import all_findings
-from geoact.study.plotting import THEMES, render
+from geoact.study.plotting import render
 from geoact.study.report import Picture, render_report
 from geoact.study.results import StudyResults
 

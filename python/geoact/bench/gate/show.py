@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoact._files import write_atomic
 from geoact.bench.gate.decide import PASSED, VERDICTS, Judged, Verdict
+from geoact.bench.markdown import plain, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -63,14 +64,14 @@ def print_verdict(verdict: Verdict, console: Console, title: str = "", every: bo
 
     if not console.is_terminal:
         console.width = max(console.width, _PIPE_WIDTH)
-    table = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
+    grid = Table(title=title, title_justify="left", header_style="bold", box=None, pad_edge=False)
     for index, head in enumerate(HEADS):
-        table.add_column(head, justify="left" if index in (0, len(HEADS) - 1) else "right", overflow="fold")
+        grid.add_column(head, justify="left" if index in (0, len(HEADS) - 1) else "right", overflow="fold")
     shown = [case for case in ordered(verdict.cases) if every or case.verdict != "same"]
     for case in shown:
-        table.add_row(*map(Text, cells(case)), style=COLOURS.get(case.verdict))
+        grid.add_row(*map(Text, cells(case)), style=COLOURS.get(case.verdict))
     if shown:
-        console.print(table)
+        console.print(grid)
     if len(shown) < len(verdict.cases):
         console.print(f"... and {len(verdict.cases) - len(shown)} that are the same.", markup=False, highlight=False)
     style = "bold green" if verdict.code == PASSED else "bold red"
@@ -79,31 +80,23 @@ def print_verdict(verdict: Verdict, console: Console, title: str = "", every: bo
         console.print(sensitivity(verdict), style="dim", markup=False, highlight=False, soft_wrap=True)
 
 
-def _plain(text: str) -> str:
-    """No cell ends early and nothing becomes mark-up."""
-    for mark in "\\`*_<|[":
-        text = text.replace(mark, f"\\{mark}")
-    return text.replace("\n", " ")
-
-
 def markdown(verdict: Verdict, title: str, notes: Sequence[str] = ()) -> str:
     """For a pull request: the headline, what changed, and the rest folded away."""
     worth = [case for case in ordered(verdict.cases) if case.verdict not in ("same", "skipped")]
     rest = [case for case in ordered(verdict.cases) if case.verdict in ("same", "skipped")]
-    lines = [f"## {_plain(title)}", "", f"**{_plain(verdict.headline)}**", ""]
+    lines = [f"## {plain(title)}", "", f"**{plain(verdict.headline)}**", ""]
     if sensitivity(verdict):
         lines += [sensitivity(verdict), ""]
     lines += [*_table(worth), ""] if worth else []
     if rest:
         words = f"{len(rest)} cases without a change"
         lines += [f"<details><summary>{words}</summary>", "", *_table(rest), "", "</details>", ""]
-    lines += [f"- {_plain(note)}" for note in notes]
+    lines += [f"- {plain(note)}" for note in notes]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def _table(cases: Sequence[Judged]) -> list[str]:
-    rows = [HEADS, ["---", *["---:"] * (len(HEADS) - 2), "---"], *map(cells, cases)]
-    return [f"| {' | '.join(c if set(c) <= set('-:') and c else _plain(c) for c in row)} |" for row in rows]
+    return table(HEADS, [cells(case) for case in cases], HEADS[1:-1])
 
 
 def junit(verdict: Verdict, suite: str) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from geoact._files import write_atomic
+from geoact.bench.explained import USAGE_ERROR, VANISHED, print_verdict
 from geoact.bench.kernels_report.compare import Tolerances, Verdict, compare
 from geoact.bench.kernels_report.errors import BaselineMissingError, ReportError
 from geoact.bench.kernels_report.reading import Naming, read
@@ -23,8 +24,6 @@ from geoact.bench.kernels_report.report import Report
 if TYPE_CHECKING:
     import typer
 
-USAGE_ERROR = 2
-MISSING = 12
 _COMMANDS = ("read", "compare")
 
 
@@ -196,7 +195,7 @@ def _guarded(work: Callable[[], int]) -> int:
     try:
         return work()
     except BaselineMissingError as error:
-        code, text = MISSING, str(error)
+        code, text = VANISHED, str(error)
     except (ReportError, OSError) as error:
         code, text = USAGE_ERROR, str(error)
     print(f"geoact-kernels-report: {text}", file=sys.stderr)
@@ -211,13 +210,13 @@ def _deliver(report: Report | None, verdict: Verdict | None, outputs: Outputs) -
 
     console = Console(stderr=outputs.as_json)
     if outputs.as_json:
-        told = (report.full() if report else {}) | ({"verdict": verdict_json(verdict)} if verdict else {})
+        told = (report.full() if report else {}) | ({"verdict": verdict.full()} if verdict else {})
         print(json.dumps(told, indent=2))
     else:
         if report:
             show.print_report(report, console, outputs.top)
         if verdict:
-            show.print_verdict(verdict, console)
+            print_verdict(verdict, console)
     if outputs.markdown:
         parts = [show.verdict_markdown(verdict)] if verdict else []
         parts += [show.report_markdown(report)] if report else []
@@ -225,21 +224,3 @@ def _deliver(report: Report | None, verdict: Verdict | None, outputs: Outputs) -
     if outputs.save and report:
         report.save(outputs.save)
     return verdict.code if verdict else 0
-
-
-def verdict_json(verdict: Verdict) -> dict[str, object]:
-    """A verdict for other programs."""
-    return {
-        "code": verdict.code,
-        "headline": verdict.headline,
-        "regressions": [vars(one) for one in verdict.regressions],
-        "explained": [vars(finding) | {"reason": why.reason} for finding, why in verdict.explained],
-        "unused_explanations": [vars(one) for one in verdict.unused],
-        "vanished": [list(key) for key in verdict.vanished],
-        "new": [list(key) for key in verdict.new],
-        "improvements": [vars(one) for one in verdict.improvements],
-        "refused": list(verdict.refused),
-        "notes": list(verdict.notes),
-        "unchanged": verdict.unchanged,
-        "changed": verdict.changed,
-    }

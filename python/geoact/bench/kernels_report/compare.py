@@ -7,17 +7,14 @@ global access, or has more instructions than the tolerance allows, in all or in 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, fields
 from pathlib import Path
 
+from geoact.bench import explained
+from geoact.bench.explained import glob, percent
 from geoact.bench.kernels_report.errors import BaselineMissingError, ReportError
 from geoact.bench.kernels_report.report import Kernel, Report
-
-PASSED, REGRESSED, VANISHED, REFUSED = 0, 10, 12, 13
-"""Exit codes."""
 
 METRICS = {
     "spills": "loads and stores of local memory",
@@ -85,73 +82,22 @@ class Explanation:
     limit: float
     reason: str
 
+    @property
+    def subject(self) -> str:
+        """Of what, for people."""
+        return f"{self.kernel} {self.arch}"
+
     def covers(self, finding: Finding) -> bool:
         """Whether a finding is of this kind and within the limit."""
-        if (
-            finding.metric != self.metric
-            or not _glob(finding.arch, self.arch)
-            or not _glob(finding.kernel, self.kernel)
-        ):
+        if finding.metric != self.metric or not glob(finding.arch, self.arch) or not glob(finding.kernel, self.kernel):
             return False
         return finding.after >= self.limit if self.metric in _WIDTHS else finding.after <= self.limit
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(explained.Verdict[Finding, Explanation]):
     """What the gate found; ``ok`` and ``code`` are its decision, ``str()`` all of it as text."""
 
-    regressions: tuple[Finding, ...] = ()
-    explained: tuple[tuple[Finding, Explanation], ...] = ()
-    unused: tuple[Explanation, ...] = ()
-    """Explanations that nothing needed: the code got better, or the baseline was stored anew."""
-    vanished: tuple[tuple[str, str], ...] = ()
-    new: tuple[tuple[str, str], ...] = ()
-    improvements: tuple[Finding, ...] = ()
-    refused: tuple[str, ...] = ()
-    """Why the two cannot be compared; the rest is then empty."""
-    notes: tuple[str, ...] = ()
-    unchanged: int = 0
-    changed: int = 0
-    counts: dict[str, int] = field(default_factory=dict)
-    """Metric -> number of regressions."""
-
-    @property
-    def code(self) -> int:
-        """13 refused, 10 regressed, 12 a kernel vanished, 0 otherwise; the first that holds."""
-        if self.refused:
-            return REFUSED
-        if self.regressions:
-            return REGRESSED
-        return VANISHED if self.vanished else PASSED
-
-    @property
-    def ok(self) -> bool:
-        """Whether the gate is open."""
-        return self.code == PASSED
-
-    @property
-    def headline(self) -> str:
-        """The decision in one line."""
-        if self.refused:
-            return f"REFUSED: {'; '.join(self.refused)}"
-        parts = [f"{self.unchanged} kernels with the same machine code", f"{self.changed} changed"]
-        parts += [f"{len(many)} {word}" for many, word in ((self.new, "new"), (self.vanished, "vanished")) if many]
-        word = "passed" if self.ok else "REGRESSED" if self.regressions else "VANISHED"
-        worse = f"{len(self.regressions)} findings; " if self.regressions else ""
-        return f"{word}: {worse}{', '.join(parts)}"
-
-    def __str__(self) -> str:
-        lines = [self.headline]
-        lines += [f"  worse: {one}" for one in self.regressions]
-        lines += [f"  vanished: {name} {arch}" for name, arch in self.vanished]
-        lines += [f"  new: {name} {arch}" for name, arch in self.new]
-        lines += [f"  explained: {one}: {why.reason}" for one, why in self.explained]
-        lines += [
-            f"  explanation not needed: {one.kernel} {one.arch} {one.metric}: {one.reason}" for one in self.unused
-        ]
-        lines += [f"  better: {one}" for one in self.improvements]
-        lines += [f"  note: {one}" for one in self.notes]
-        return "\n".join(lines)
+    same = "kernels with the same machine code"
 
 
 def compare(
@@ -177,51 +123,25 @@ def compare(
     for key in common:
         found += _worse(before, old[key], after, new[key], tolerated)
         better += _worse(after, new[key], before, old[key], tolerated)
-    regressions, explained, used = [], [], set()
-    for finding in found:
-        reasons = [i for i, one in enumerate(known) if one.covers(finding)]
-        used.update(reasons)
-        if reasons:
-            explained.append((finding, known[reasons[0]]))
-        else:
-            regressions.append(finding)
+    outcome = explained.sort_out(found, known)
     same = sum(old[key].code_hash == new[key].code_hash for key in common)
     return Verdict(
-        regressions=tuple(regressions),
-        explained=tuple(explained),
-        unused=tuple(one for i, one in enumerate(known) if i not in used),
+        regressions=outcome.regressions,
+        explained=outcome.explained,
+        unused=outcome.unused,
         vanished=tuple(key for key in old if key not in new),
         new=tuple(key for key in new if key not in old),
         improvements=tuple(Finding(one.kernel, one.arch, one.metric, one.after, one.before) for one in better),
         notes=differences,
         unchanged=same,
         changed=len(common) - same,
-        counts={metric: number for metric in METRICS if (number := sum(one.metric == metric for one in regressions))},
+        counts=outcome.counts(METRICS),
     )
 
 
 def load_explanations(path: str | Path) -> tuple[Explanation, ...]:
     """Read a JSON file: a list of objects with kernel, arch, metric, limit and reason."""
-    try:
-        stored = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReportError(f"cannot read the explanations {path}: {error}") from error
-    if not isinstance(stored, list):
-        raise ReportError(f"{path}: expected a list of explanations")
-    return tuple(_explanation(entry, f"{path}, entry {i}") for i, entry in enumerate(stored, start=1))
-
-
-def _explanation(entry: object, where: str) -> Explanation:
-    wanted = [one.name for one in fields(Explanation)]
-    if not isinstance(entry, dict) or sorted(entry) != sorted(wanted):
-        raise ReportError(f"{where}: expected an object with exactly {', '.join(wanted)}")
-    if entry["metric"] not in METRICS:
-        raise ReportError(f"{where}: no metric is called {entry['metric']!r}; there are {', '.join(METRICS)}")
-    if isinstance(entry["limit"], bool) or not isinstance(entry["limit"], (int, float)):
-        raise ReportError(f"{where}: the limit must be a number")
-    if not all(isinstance(entry[name], str) and entry[name].strip() for name in ("kernel", "arch", "reason")):
-        raise ReportError(f"{where}: kernel, arch and reason must be text, and a reason must be given")
-    return Explanation(**entry)
+    return explained.load_explanations(path, Explanation, METRICS, ReportError)
 
 
 def _loaded(report: Report | str | Path, baseline: bool) -> Report:
@@ -234,11 +154,7 @@ def _loaded(report: Report | str | Path, baseline: bool) -> Report:
 
 def _other_tools(before: Report, after: Report, pairs: Iterable[tuple[Kernel, Kernel]]) -> tuple[str, ...]:
     """What the two reports were made with, where it differs."""
-    told = [
-        f"{name} was {before.tools.get(name, 'not named')}, is {after.tools.get(name, 'not named')}"
-        for name in sorted({*before.tools, *after.tools})
-        if before.tools.get(name) != after.tools.get(name)
-    ]
+    told = explained.other_values(before.tools, after.tools, sorted({*before.tools, *after.tools}))
     changed = sorted({(old.compiler, new.compiler) for old, new in pairs if old.compiler != new.compiler})
     return (*told, *(f"the compiler was {old}, is {new}" for old, new in changed))
 
@@ -276,18 +192,10 @@ def _worse(before: Report, old: Kernel, after: Report, new: Kernel, tolerated: T
         if 0 < now < was:
             yield finding(metric, was, now)
     if new.instructions > old.instructions * (1 + tolerated.instructions):
-        yield finding("instructions", old.instructions, new.instructions, _percent(old.instructions, new.instructions))
+        yield finding("instructions", old.instructions, new.instructions, percent(old.instructions, new.instructions))
     # Unrolled differently, a loop has more instructions and does more: then per 16 bytes.
     same_work = (old.loop_stored, old.loop_loaded) == (new.loop_stored, new.loop_loaded)
     metric = "loop_instructions" if same_work else "loop_instructions_per_16_bytes"
     was, now = getattr(old, metric), getattr(new, metric)
     if was and now and now > was * (1 + tolerated.loop_instructions):
-        yield finding(metric, was, now, _percent(was, now))
-
-
-def _percent(was: float, now: float) -> str:
-    return f"{100 * (now / was - 1):+.1f} %" if was else ""
-
-
-def _glob(text: str, pattern: str) -> bool:
-    return fnmatchcase(text, pattern.replace("[", "[[]"))
+        yield finding(metric, was, now, percent(was, now))

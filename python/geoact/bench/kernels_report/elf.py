@@ -45,7 +45,9 @@ class Cubin:
 
 
 @dataclass(frozen=True)
-class _Section:
+class Section:
+    """A part of an ELF file; ``link`` is the number of the section that belongs to it."""
+
     name: str
     kind: int
     data: bytes
@@ -65,15 +67,18 @@ def is_cubin(data: bytes) -> bool:
 def read_cubin(data: bytes, origin: str) -> Cubin:
     """Read a cubin; ``origin`` names it in errors."""
     try:
-        sections = _sections(data)
+        if not is_cubin(data):
+            raise ValueError("no 64-bit CUDA ELF header")
+        sections = sections_of(data)
         return Cubin(_entries(sections), _compiler(sections))
     except (struct.error, IndexError, ValueError) as error:
         raise ReportError(f"{origin}: the cubin is damaged or cut short ({error})") from error
 
 
-def _sections(data: bytes) -> list[_Section]:
-    if not is_cubin(data) or data[4] != 2:
-        raise ValueError("no 64-bit CUDA ELF header")
+def sections_of(data: bytes) -> list[Section]:
+    """The sections of any little-endian 64-bit ELF file; raises ValueError or struct.error if it is none."""
+    if not is_elf(data) or data[4:6] != b"\x02\x01":
+        raise ValueError("no 64-bit ELF header")
     offset, size, count, names = (*struct.unpack_from("<Q", data, 40), *struct.unpack_from("<HHH", data, 58))
     headers = [struct.unpack_from("<IIQQQQIIQQ", data, offset + i * size) for i in range(count)]
     if not headers:
@@ -87,14 +92,14 @@ def _sections(data: bytes) -> list[_Section]:
         return data[header[4] : header[4] + header[5]]
 
     strings = content(headers[names])
-    return [_Section(_text(strings, header[0]), header[1], content(header), header[6]) for header in headers]
+    return [Section(_text(strings, header[0]), header[1], content(header), header[6]) for header in headers]
 
 
 def _text(strings: bytes, start: int) -> str:
     return strings[start : strings.index(b"\0", start)].decode()
 
 
-def _entries(sections: list[_Section]) -> dict[str, Entry]:
+def _entries(sections: list[Section]) -> dict[str, Entry]:
     by_name = {section.name: section for section in sections}
     entries = {}
     for table in (section for section in sections if section.kind == _SHT_SYMTAB):
@@ -113,7 +118,7 @@ def _entries(sections: list[_Section]) -> dict[str, Entry]:
     return entries
 
 
-def _attributes(section: _Section | None) -> Iterator[tuple[int, bytes]]:
+def _attributes(section: Section | None) -> Iterator[tuple[int, bytes]]:
     """Attribute and value, of those that carry one."""
     data, place = (section.data if section else b""), 0
     while place + 4 <= len(data):
@@ -131,7 +136,7 @@ def _threads(value: bytes | None) -> int:
     return int(x * y * z)
 
 
-def _compiler(sections: list[_Section]) -> str:
+def _compiler(sections: list[Section]) -> str:
     """``ptxas 13.0.88``; files of older compilers say only which CUDA they were made for."""
     for section in sections:
         if section.name == ".note.nv.tkinfo":

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from geoact.bench import explained
 from geoact.bench.kernels_report import limits
 from geoact.bench.kernels_report.compare import Verdict
 from geoact.bench.kernels_report.report import Kernel, Report
+from geoact.bench.markdown import table
 
 HEADS = ("kernel", "arch", "regs", "warps/SM", "spills", "stack", "shared", "ld/st bits", "instr", "loop", "/16 B")
 """``loop`` is the hottest loop, ``/16 B`` its instructions per 16 bytes stored (or loaded)."""
@@ -95,15 +95,6 @@ def print_report(report: Report, console: Console, top: int) -> None:
     console.print(NO_SPEED, style="dim", markup=False, highlight=False)
 
 
-def print_verdict(verdict: Verdict, console: Console) -> None:
-    """Print a verdict, its headline in colour."""
-    headline, *rest = str(verdict).splitlines()
-    console.print(headline, style="bold green" if verdict.ok else "bold red", markup=False, highlight=False)
-    for line in rest:
-        style = "red" if line.startswith(("  worse", "  vanished")) else None
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
-
-
 def report_markdown(report: Report) -> str:
     """The whole report as a Markdown table, worst rows first."""
     rows = [cells(report, kernel) for kernel in offenders(report)]
@@ -113,7 +104,7 @@ def report_markdown(report: Report) -> str:
             "",
             totals(report),
             "",
-            *_markdown_table(HEADS, rows, left=2),
+            *table(HEADS, rows, HEADS[2:]),
             "",
             f"{NO_SPEED} Threads per block where a kernel does not say: {report.block}.",
             "",
@@ -123,29 +114,4 @@ def report_markdown(report: Report) -> str:
 
 def verdict_markdown(verdict: Verdict) -> str:
     """A verdict as Markdown, one section per kind of finding."""
-    lines = ["## Kernel gate", "", f"**{verdict.headline}**", ""]
-
-    def section(title: str, entries: Sequence[object], text: Callable[[object], str] = str) -> None:
-        if entries:
-            lines.extend([f"### {title}", "", *(f"- {_plain(text(one))}" for one in entries), ""])
-
-    section("Worse", verdict.regressions)
-    section("Vanished", [" ".join(key) for key in verdict.vanished])
-    section("New", [" ".join(key) for key in verdict.new])
-    section("Explained", [f"{finding}: {why.reason}" for finding, why in verdict.explained])
-    section(
-        "Explanations not needed", [f"{one.kernel} {one.arch} {one.metric}: {one.reason}" for one in verdict.unused]
-    )
-    section("Better", verdict.improvements)
-    section("Notes", verdict.notes)
-    return "\n".join(lines)
-
-
-def _markdown_table(heads: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> list[str]:
-    rule = ["---" if i < left else "---:" for i in range(len(heads))]
-    return [f"| {' | '.join(_plain(cell) for cell in row)} |" for row in (heads, rule, *rows)]
-
-
-def _plain(text: str) -> str:
-    """Template arguments are no HTML, and a bar ends no cell."""
-    return text.replace("<", "\\<").replace("|", "\\|").replace("*", "\\*")
+    return explained.verdict_markdown(verdict, "Kernel gate")

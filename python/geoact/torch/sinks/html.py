@@ -7,11 +7,11 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from geoact import _pages
 from geoact._files import write_atomic
 from geoact.torch.reading import AXES, BACKWARD, FORWARD, SUMMARY, Alert, Layer, Reading
 from geoact.torch.sinks.base import optional, positive, target
 
-_MARK = b'<meta name="generator" content="geoact">'  # by which a page of an earlier run is known and replaced
 _SCALARS = {scalar.name: scalar for scalar in FORWARD + BACKWARD}
 _TABLE = (*SUMMARY, "sd_x", "grad_rms")
 _DIGITS = 5  # significant ones, of what is drawn
@@ -54,25 +54,16 @@ class HTML:
     def __init__(
         self, path: str | os.PathLike[str], title: str = "geoact monitor", every: int = 10, keep: int = 200
     ) -> None:
-        jinja, markup = optional("jinja2", "HTML"), optional("markupsafe", "HTML").Markup
-        plotly = optional("plotly.offline", "HTML")
+        for package in ("jinja2", "markupsafe", "plotly.offline"):
+            optional(package, "HTML")
         if not isinstance(title, str):
             raise TypeError(f"title must be a str, got {type(title).__name__}")
         self.path = target(path)
-        if self.path.exists() and _MARK not in self.path.read_bytes()[:1000]:
-            raise ValueError(f"path is {self.path}, which is no page of geoact's; it is not overwritten")
+        _pages.refuse_others(self.path, _pages.MONITOR)
         self._title = title
         self._every = positive("every", every)
         self._keep = positive("keep", keep)
-        environment = jinja.Environment(
-            loader=jinja.PackageLoader("geoact.torch.sinks", "templates"),
-            autoescape=True,
-            undefined=jinja.StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        self._template = environment.get_template("monitor.html.j2")
-        self._plotly = markup(plotly.get_plotlyjs())
+        self._template = _pages.template("geoact.torch.sinks", "monitor.html.j2")
         self._curves: list[dict[str, Any]] = []
         self._stride = 1
         self._seen: dict[tuple[str, str], _Seen] = {}
@@ -122,7 +113,6 @@ class HTML:
             seen=[self._seen[alert.layer, alert.rule] for alert in reading.alerts],
             ceased=[seen for key, seen in self._seen.items() if key not in current],
             **_table(reading),
-            plotly=self._plotly,
         )
         write_atomic(self.path, page)
         self._written = self._count

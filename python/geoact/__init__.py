@@ -5,6 +5,9 @@ Every activation is a row of the registry in :mod:`geoact.activations` and a cal
 
 What may be imported: NumPy and the compiled ``geoact._core``. Other frameworks are recognised by what is already in
 ``sys.modules`` and never imported from here; the study and the command line live behind an extra.
+
+A program that imports geoact may run pytest, to which this distribution offers a plugin: PYTEST_DONT_REWRITE keeps it
+from warning that geoact was there first.
 """
 
 from typing import Any

@@ -12,7 +12,7 @@ from geoact.bench.timing import Devices, Settings
 from support.simulated import COPY, SimulatedClock
 
 QUICK = Settings(seconds=2.0, rule=StopRule(least=4, seconds=0.0, most=6), shortest=0.0)
-SIZE = 1 << 12
+SIZE = 1 << 19  # enough for the copy to be a limit
 
 
 def run(suite, clock=None, *, settings=QUICK, **options):
@@ -310,3 +310,10 @@ def test_groups_may_be_chosen():
     suite.group("second")(lambda: group("second"))
     document = run(suite, families=suite.select_families(["second"]))
     assert {row["group"] for row in document["rows"]} == {"second"}
+
+
+def test_few_bytes_may_be_moved_faster_than_by_a_call_of_copy():
+    """Calling the copy takes longer than moving them: what is cheaper to call beats it honestly."""
+    (case,) = run(suite_of(f=lambda: timed(COPY / 1.5, read=64, written=64)))["cases"]
+    assert case["status"] == "measured"
+    assert case["score"]["low"] > 1.05

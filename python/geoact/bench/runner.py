@@ -5,7 +5,6 @@ What goes wrong with one case is told in its place and does not keep the others 
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +21,9 @@ from geoact.bench.suite import Call, Case, Family, Suite
 from geoact.bench.summary import Summary, interval, quantile
 from geoact.bench.timing import Devices, Settings, ceiling
 
+LEAST_BOUNDED = 1 << 20
+"""Bytes below which a copy on a CPU is no limit: calling it takes as long as moving them, and a call may be cheaper."""
+
 Told = Callable[[str, int, int], None]
 """Called with a name, how many are done and how many there are."""
 
@@ -30,7 +32,8 @@ def group_of(case: Case, call: Call, clock: Clock, cold: bool) -> Group:
     """A case and its ceiling."""
     group = Group(case.name, [call.contender(case.name)], labels=dict(case.axes))
     group.add("ceiling", lambda: ceiling(call, clock, cold))
-    if len(group.contenders) == 2 and Traffic(call.read, call.written).bounded:
+    traffic = Traffic(call.read, call.written)
+    if len(group.contenders) == 2 and traffic.bounded and (call.device != "cpu" or traffic.total >= LEAST_BOUNDED):
         group.ceilings = (group.contenders[1].name,)
     group.bytes_moved = call.read + call.written or None
     group.flops = call.flops or None
@@ -42,52 +45,56 @@ def group_of(case: Case, call: Call, clock: Clock, cold: bool) -> Group:
 
 def run_case(case: Case, devices: Devices, settings: Settings) -> dict[str, Any]:
     """Measure one case; its entry in the document."""
-    entry: dict[str, Any] = {"name": case.name, "axes": {k: _plain(v) for k, v in case.axes.items()}}
+    entry = _entry(case)
     try:
-        call = case.prepare()
-        clock = devices.clock(call.device)
-        group = group_of(case, call, clock, settings.cold)
+        return run_call(case, case.prepare(), devices, settings)
     except Unavailable as error:
         return entry | {"status": "skipped", "reason": str(error)}
     except Exception as error:  # of the user's own function: the other cases go on
         return entry | {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}"}
+
+
+def run_call(case: Case, call: Call, devices: Devices, settings: Settings) -> dict[str, Any]:
+    """Measure a case whose call has been prepared; its entry in the document.
+
+    Raises Unavailable where its device has no clock, and whatever the call itself raises.
+    """
+    clock = devices.clock(call.device)
+    group = group_of(case, call, clock, settings.cold)
+    entry = _entry(case)
     entry |= {"device": call.device, "clock": clock.label, "cache": "cold" if settings.cold else "warm"}
     entry |= {name: getattr(call, name) for name in ("read", "written", "flops", "threads") if getattr(call, name)}
     if call.code:
         entry["code"] = call.code
     shortest = settings.shortest_of(call.device)
-    try:
-        found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=shortest)
-    except Exception as error:  # likewise, while it is timed
-        return entry | {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}"}
+    found = measure(group, clock, settings.rule, settings.seconds, seed=settings.seed, shortest=shortest)
     return entry | _outcome(case.name, group, found, call)
+
+
+def _entry(case: Case) -> dict[str, Any]:
+    return {"name": case.name, "axes": {k: _plain(v) for k, v in case.axes.items()}}
 
 
 def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, Any]:
     if name not in found.samples:
         wrong = group.missing[name]
         return {"status": "error" if "WRONG RESULT" in wrong else "skipped", "reason": wrong}
-    seconds = [s / call.calls for s in found.seconds(name)]
-    median = statistics.median(seconds)
-    entry: dict[str, Any] = {"status": "measured", "rounds": len(seconds), "stopped": found.stopped}
     contender = next(c for c in group.contenders if c.name == name)
-    entry |= {"repeat": contender.repeat, "ns": [_short(s * 1e9) for s in seconds]}
-    entry["summary"] = {k: _short(v * 1e9) if k not in ("n", "outliers") else v
-                        for k, v in vars(Summary.of(seconds)).items()}  # fmt: skip
+    others = [c for c in group.contenders if c.name != name]
+    entry: dict[str, Any] = {"status": "measured", "stopped": found.stopped, "repeat": contender.repeat}
     if contender.output is not None:
         entry["output"] = contender.output
-    if group.bytes_moved:
-        entry["GB/s"] = _short(group.bytes_moved / median / 1e9)
-    if group.flops:
-        entry["GFLOP/s"] = _short(group.flops / median / 1e9)
+    copied = found.seconds(others[0].name) if others else ()
+    entry |= figures(
+        [_short(s / call.calls * 1e9) for s in found.seconds(name)],
+        [_short(s * 1e9) for s in copied],
+        moved=call.read + call.written,
+        flops=call.flops,
+    )
     entry |= rates(found.samples[name])
     flags = flags_of(found)
-    others = [c for c in group.contenders if c.name != name]
     if others:
-        (copy,) = others
-        times = found.seconds(copy.name)
-        entry |= {"ceiling": copy.name, "ceiling_ns": [_short(s * 1e9) for s in times]}
-        entry["score"] = score(seconds, times)
+        entry["ceiling"] = others[0].name
         impossibly = impossible(group, found)
         if impossibly and entry["score"]["low"] > IMPOSSIBLE:  # beyond what few samples may do by chance
             threads = "" if call.threads > 1 or call.device != "cpu" else "; does it use more threads than it declares?"
@@ -95,6 +102,28 @@ def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, 
     elif "ceiling" in group.missing:
         entry["ceiling_missing"] = group.missing["ceiling"]
     return entry | ({"flags": flags} if flags else {})
+
+
+def figures(ns: Sequence[float], ceiling_ns: Sequence[float], *, moved: int = 0, flops: int = 0) -> dict[str, Any]:
+    """What is said of the samples of a case, and of those of its ceiling in the same rounds.
+
+    Parameters
+    ----------
+    ns, ceiling_ns : sequence of float
+        Nanoseconds of one call; ``ceiling_ns`` is empty where there is no ceiling.
+    moved, flops : int
+        Bytes and floating-point operations of one call.
+    """
+    summary = Summary.of(ns)
+    found: dict[str, Any] = {"rounds": len(ns), "ns": list(ns)}
+    found["summary"] = {k: v if k in ("n", "outliers") else _short(v) for k, v in vars(summary).items()}
+    if moved:
+        found["GB/s"] = _short(moved / summary.median)
+    if flops:
+        found["GFLOP/s"] = _short(flops / summary.median)
+    if ceiling_ns:
+        found |= {"ceiling_ns": list(ceiling_ns), "score": score(ns, ceiling_ns)}
+    return found
 
 
 def score(seconds: Sequence[float], ceiling_seconds: Sequence[float]) -> dict[str, float]:

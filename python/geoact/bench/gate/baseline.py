@@ -34,6 +34,7 @@ class Session:
     normalised: bool = True
     code: str | None = None
     commit: str | None = None
+    clock: str | None = None  # device and cache state; None: not known
 
     def as_document(self) -> dict[str, Any]:
         """For a file; the values in the digits that mean something."""
@@ -42,6 +43,7 @@ class Session:
             "normalised": self.normalised,
             "code": self.code,
             "commit": self.commit,
+            "clock": self.clock,
         }
 
 
@@ -76,7 +78,8 @@ class Baseline:
         try:
             cases = {
                 case: [
-                    Session(list(map(float, s["values"])), s["normalised"], s["code"], s["commit"]) for s in sessions
+                    Session(list(map(float, s["values"])), s["normalised"], s["code"], s["commit"], s.get("clock"))
+                    for s in sessions
                 ]
                 for case, sessions in found["cases"].items()
             }
@@ -116,7 +119,7 @@ def session_of(case: Mapping[str, Any], document: Mapping[str, Any]) -> Session:
     copied = case.get("ceiling_ns")
     values = [math.log(t / c) for t, c in zip(case["ns"], copied, strict=True)] if copied else map(math.log, case["ns"])
     code = case.get("code") or (document.get("code") or None)
-    return Session(list(values), bool(copied), code, document["environment"].get("commit"))
+    return Session(list(values), bool(copied), code, document["environment"].get("commit"), case.get("clock"))
 
 
 def compare(
@@ -167,6 +170,10 @@ def _pair(name: str, sessions: Sequence[Session], now: Session) -> Measurement:
     alike = [s for s in sessions if s.normalised == now.normalised]
     if not alike:
         return Measurement(name, missing="vanished", reason="only one of the two was held against a copy")
+    alike, others = [s for s in alike if None in (s.clock, now.clock) or s.clock == now.clock], alike
+    if not alike:
+        reason = f"it was timed by another clock: {others[-1].clock}, now {now.clock}"
+        return Measurement(name, missing="vanished", reason=reason)
     notes = [] if now.normalised else [ABSOLUTE]
     if len(alike) < 3:
         notes.append(

@@ -14,6 +14,7 @@ import argparse
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ from geoact.bench.suite import matches
 HERE = Path(__file__).parent
 KIND = "geoact-gate-study"
 SLOWED = (
-    "forward[function=sigmoid,dtype=float32,shape=65536,per=tensor]",
-    "forward[function=gelu,dtype=float32,shape=65536,per=tensor]",
-    "backward[function=sigmoid,dtype=float32,shape=65536,per=tensor]",
+    "forward[activation=sigmoid,dtype=float32,size=64Ki,statistics=tensor]",
+    "forward[activation=gelu,dtype=float32,size=64Ki,statistics=tensor]",
+    "backward[activation=sigmoid,dtype=float32,size=64Ki,statistics=tensor]",
 )
 """A statistics kernel, a long formula and a backward pass: data in the L2 cache, so the arithmetic is the time."""
 
@@ -49,8 +50,8 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--slowdown", type=float, default=5.0, help="percent")
     parser.add_argument("--only", action="append", default=[], help="cases of part one: a word or a glob")
-    parser.add_argument("--seconds", type=float, default=Plan.seconds, help="of a case in one incarnation, at most")
-    parser.add_argument("--incarnations", type=int, default=Plan.incarnations)
+    parser.add_argument("--seconds", type=float, default=0.15, help="part one: of a case in one incarnation, at most")
+    parser.add_argument("--incarnations", type=int, default=3, help="part one; part two has the defaults of compare")
     parser.add_argument("--suite", default=str(HERE / "suite.py"))
     parser.add_argument("--slow", action="append", default=[], help="cases to slow down; default: three of suite.py")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: results/gate-<machine>.json")
@@ -60,26 +61,28 @@ def main() -> int:
     described = environment.describe(root=HERE.parent)
     assert described["isa"] == geoact.isa()
     side, rule = Side(INSTALLED), Rule()
-    plan = Plan(incarnations=options.incarnations, seconds=options.seconds)
+    plans = {"equal": Plan(incarnations=options.incarnations, seconds=options.seconds), "slowed": Plan()}
     slowed = dict.fromkeys(options.slow or SLOWED, options.slowdown / 100)
 
-    def once(only: list[str], slow: dict[str, float]) -> dict[str, Any]:
+    def once(part: str, only: list[str], slow: dict[str, float], seed: int) -> dict[str, Any]:
         found = compare(
-            side, side, options.suite, folder=HERE.parent, environment=described, rule=rule, plan=plan,
+            side, side, options.suite, folder=HERE.parent, environment=described, rule=rule,
+            plan=replace(plans[part], seed=seed),
             choose=lambda name, axes: not only or any(matches(name, word) for word in only),
             slowdown=slow, same_code_is_noise=False,
         )  # fmt: skip
         return outcome(found)
 
     document = {
-        "schema": 1, "kind": KIND, "suite": "geoact", "environment": described, "rule": vars(rule), "plan": vars(plan),
+        "schema": 1, "kind": KIND, "suite": "geoact", "environment": described, "rule": vars(rule),
+        "plans": {part: vars(plan) for part, plan in plans.items()},
         "slowdown": options.slowdown / 100, "slowed_cases": list(slowed), "equal": [], "slowed": [],
     }  # fmt: skip
     path = options.json or HERE / "results" / f"gate-{environment.slug(described)}.json"
     begin = time.monotonic()
     for part, only, slow in (("slowed", list(slowed), slowed), ("equal", options.only, {})):
         for index in range(options.repetitions):
-            document[part].append(once(only, slow))
+            document[part].append(once(part, only, slow, index))
             told = document[part][-1]
             print(f"{time.monotonic() - begin:6.0f} s  {part} {index + 1}: {told['headline']}", flush=True)
             results.save(path, document)  # so that a study which is cut short has not been for nothing

@@ -5,6 +5,7 @@
 #   make lint    formatting, linting, types, generated documentation
 #   make bench   every case against a copy, and the CPU bars against torch, NumPy and others (installs torch into an
 #                environment of its own)
+#   make gate    is the working tree slower than BASE (default: HEAD)? both are built and take turns
 #   make instructions   the CPU kernels' instructions, counted under valgrind and held to the stored table (x86_64)
 # and, for the GPU kernels, without a GPU:
 #   make simulate   the CUDA kernels on the simulated device: the tests, in three thread orders, and with sanitizers
@@ -25,7 +26,7 @@ EXTRAS := dev$(if $(TORCH),$(comma)dev-torch)
 export CUDAARCHS ?= $(if $(shell nvidia-smi -L 2>/dev/null),native,90-real)
 BUILD_TOOLS := scikit-build-core pybind11 numpy cmake ninja
 
-.PHONY: demo test lint bench instructions simulate triton kernels gpu clean
+.PHONY: demo test lint bench gate instructions simulate triton kernels gpu clean
 .DELETE_ON_ERROR:
 
 SOURCES := CMakeLists.txt pyproject.toml $(shell find cmake csrc kernels python -type f -not -name '*.pyc')
@@ -80,6 +81,11 @@ MEASURED = benchmarks/results/$(shell $(BENCH_VENV)/bin/python -c \
 bench: $(BENCH_VENV)/ready
 	$(BENCH_VENV)/bin/geoact bench run benchmarks/suite.py --json $(MEASURED)
 	$(BENCH_VENV)/bin/python benchmarks/watching.py
+
+BASE := HEAD
+
+gate: $(VENV)/dev
+	$(BIN)/geoact compare $(BASE) . --changed
 
 # INSTRUCTIONS_ARGUMENTS="--save benchmarks/results/instructions.json" stores the table anew.
 INSTRUCTIONS := benchmarks/results/instructions.json

@@ -1,12 +1,16 @@
 """The README says only what is so: its example prints what it shows, its commands and links exist."""
 
+import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from support import toy_project
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -16,7 +20,8 @@ def _blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.S)
 
 
-EXAMPLES = dict(zip(("numpy", "torch"), zip(_blocks("python"), _blocks("text"), strict=True), strict=True))
+*_PROGRAMS, SUITE = _blocks("python")
+EXAMPLES = dict(zip(("numpy", "torch"), zip(_PROGRAMS, _blocks("text"), strict=True), strict=True))
 
 
 def _values(text):
@@ -40,6 +45,63 @@ def test_an_example_prints_what_the_readme_shows(tmp_path, package):
     assert list(_values(ran.stdout)) == close
     if package == "numpy":
         assert ran.stdout == shown
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """What the commands of the README are given: its suite in a repository, a test with a baseline, a result."""
+    for package in ("typer", "rich", "ruptures", "plotly", "junitparser", "pytest_benchmark"):
+        pytest.importorskip(package)
+    (tmp_path / "suite.py").write_text(SUITE)
+    (tmp_path / "pyproject.toml").write_text('[tool.geoact.bench]\nbuild = "none"\n')
+    (tmp_path / "test_speed.py").write_text(
+        "def test_sum(gpu_benchmark):\n    assert gpu_benchmark(sum, [1, 2]) == 3\n"
+    )
+    toy_project.git(tmp_path, "init", "-q")
+    toy_project.git(tmp_path, "add", "-A")
+    toy_project.git(tmp_path, "commit", "-q", "-m", "first")
+    toy_project.git(tmp_path, "tag", "v1.0")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    bin_ = Path(sys.executable).parent
+    for name in list(os.environ):
+        if name.startswith("PYTEST_"):
+            monkeypatch.delenv(name)
+
+    def run(command):
+        words = shlex.split(command)
+        return subprocess.run(
+            [str(bin_ / words[0]), *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+
+    if not (bin_ / "geoact").exists():
+        pytest.skip("geoact is not installed beside this Python")
+    return run
+
+
+COMMANDS = [line.partition("#")[0].strip() for line in "\n".join(_blocks("sh")).splitlines() if "#" in line]
+QUICKER = {  # the same command on little work
+    "geoact bench run": "--quick --json results/1.json",
+    "geoact compare v1.0": "--incarnations 1 --seconds 0.01 --set n=4096",
+    "geoact compare --selftest": "--incarnations 1 --seconds 0.01 --set n=4096 --slowdown 400 --threshold 50",
+    "pytest": "--geoact-quick",
+    "geoact bench instructions": "--set n=4096 --set dtype=float32",
+}
+
+
+def test_the_commands_of_the_harness_run(project):
+    """In the order of the README, each with what the ones before left."""
+    commands = [command for command in COMMANDS if command.startswith(("geoact", "pytest"))]
+    assert len(commands) == 6
+    assert project("pytest -q --geoact-save-baseline --geoact-quick").returncode == 0
+    for command in commands:
+        if "instructions" in command and not shutil.which("valgrind"):
+            continue
+        more = next((words for begin, words in QUICKER.items() if command.startswith(begin)), "")
+        done = project(f"{command} {more}")
+        assert done.returncode in ((0, 10, 11) if "compare" in command or "gate" in command else (0,)), (
+            command, done.returncode, done.stdout, done.stderr,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
 
 
 def test_the_commands_are_targets_of_the_makefile():

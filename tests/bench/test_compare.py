@@ -181,7 +181,7 @@ def test_markdown_has_no_cell_that_breaks_the_table(example):
         assert row.replace("\\|", "").count("|") == len(show.HEADS) + 1, row
     assert "**REGRESSED: 1 regressed" in text
     assert "<b>" not in text.replace("\\<b>", "")
-    assert text.index("case\\_regressed") < text.index("<details>") < text.index("case\\_same")
+    assert text.index("case_regressed") < text.index("<details>") < text.index("case_same")
 
 
 def test_junit_has_a_failure_for_what_regressed_and_errors_for_what_is_missing(example):

@@ -1,4 +1,4 @@
-"""The tables that docs/generate.py makes of stored results of the suite."""
+"""The tables that docs/measured.py makes of stored results of the suite."""
 
 import importlib.util
 from pathlib import Path
@@ -31,8 +31,8 @@ CASES = [
 
 @pytest.fixture
 def generate(tmp_path, monkeypatch):
-    """docs/generate.py with a folder of results of its own."""
-    spec = importlib.util.spec_from_file_location("generate_tables", ROOT / "docs" / "generate.py")
+    """docs/measured.py with a folder of results of its own."""
+    spec = importlib.util.spec_from_file_location("generate_tables", ROOT / "docs" / "measured.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "RESULTS", tmp_path)

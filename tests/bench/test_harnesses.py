@@ -307,7 +307,7 @@ def document(tmp_path_factory):
 
 @pytest.fixture
 def generate(tmp_path, monkeypatch):
-    spec = importlib.util.spec_from_file_location("generate_harnesses", ROOT / "docs" / "generate.py")
+    spec = importlib.util.spec_from_file_location("generate_harnesses", ROOT / "docs" / "measured.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "RESULTS", tmp_path)

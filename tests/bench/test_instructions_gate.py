@@ -294,7 +294,7 @@ def test_markdown_has_the_verdict_and_the_table(command, stored, tmp_path):
     command("--baseline", stored, "--markdown", path, counted=table(row(1100), skipped={"a": "no GPU"}))
     text = path.read_text()
     assert "## Instruction gate\n\n**REGRESSED: 1 findings" in text
-    assert "| scale[n=64] | 1100 | 17.19 | 34.38 | 11000 | 1000 | +10.0 % |" in text
+    assert "| scale\\[n=64\\] | 1100 | 17.19 | 34.38 | 11000 | 1000 | +10.0 % |" in text
     assert "- skipped: a: no GPU" in text
 
 

@@ -113,6 +113,7 @@ class Outputs:
     plots: Path | None = None
     markdown: Path | None = None
     pytest_benchmark: Path | None = None
+    overhead_axis: str = "statistics"
 
     def check(self) -> None:
         """Raise ResultError if something would be lost, ahead of a long measurement."""
@@ -120,6 +121,9 @@ class Outputs:
 
         if self.html:
             page.check(self.html)
+        for path in (self.json, self.html, self.markdown, self.pytest_benchmark):
+            if path is not None and path.is_dir():
+                raise ResultError(f"{path} is a folder, not a file to write to")
 
     def write(self, document: Mapping[str, Any], console: "Console") -> None:
         """Write what was asked for, and say where."""
@@ -131,7 +135,7 @@ class Outputs:
             results.save(self.json, document)
             written.append(self.json)
         if self.html:
-            page.write_page(document, self.html)
+            page.write_page(document, self.html, overhead_axis=self.overhead_axis)
             written.append(self.html)
         if self.markdown:
             write_atomic(self.markdown, show.markdown(document))
@@ -140,7 +144,7 @@ class Outputs:
             write_atomic(self.pytest_benchmark, json.dumps(results.to_pytest_benchmark(document), indent=1) + "\n")
             written.append(self.pytest_benchmark)
         if self.plots:
-            drawn = plots.write_plots(document, self.plots)
+            drawn = plots.write_plots(document, self.plots, overhead_axis=self.overhead_axis)
             written += drawn.written
             for name, reason in drawn.missing.items():
                 console.print(f"no plot {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
@@ -158,6 +162,7 @@ def _register_bench(bench: "typer.Typer") -> None:
     html_option = typer.Option(help="Write one self-contained page.")
     plots_option = typer.Option(help="Folder for plots as PNG and SVG.")
     markdown_option = typer.Option(help="Write Markdown tables.")
+    overhead_option = typer.Option(help="Axis whose price the plots show: cases that differ in nothing else.")
     export_option = typer.Option(help="Write the cases as pytest-benchmark stores them.")
 
     @bench.command("run")
@@ -176,11 +181,12 @@ def _register_bench(bench: "typer.Typer") -> None:
         plots: Annotated[Path | None, plots_option] = None,
         markdown: Annotated[Path | None, markdown_option] = None,
         pytest_benchmark: Annotated[Path | None, export_option] = None,
+        overhead_axis: Annotated[str, overhead_option] = "statistics",
     ) -> None:
         """Measure a suite: every case against the copy of its bytes, every group with its bars."""
         settings = Settings.quick(cold) if quick else Settings(seconds=seconds, cold=cold)
         chosen = Chosen(only or [], axes or [], cases, bars, min(bars_seconds, 20.0) if quick else bars_seconds)
-        outputs = Outputs(as_json, html, plots, markdown, pytest_benchmark)
+        outputs = Outputs(as_json, html, plots, markdown, pytest_benchmark, overhead_axis)
         raise typer.Exit(guarded("bench run", lambda: run(suite, settings, chosen, outputs, quick)))
 
     @bench.command("list")
@@ -205,9 +211,10 @@ def _register_bench(bench: "typer.Typer") -> None:
         plots: Annotated[Path | None, plots_option] = None,
         markdown: Annotated[Path | None, markdown_option] = None,
         pytest_benchmark: Annotated[Path | None, export_option] = None,
+        overhead_axis: Annotated[str, overhead_option] = "statistics",
     ) -> None:
         """Show a stored result, or write it as a page, plots, Markdown or for pytest-benchmark."""
-        outputs = Outputs(as_json, html, plots, markdown, pytest_benchmark)
+        outputs = Outputs(as_json, html, plots, markdown, pytest_benchmark, overhead_axis)
         raise typer.Exit(guarded("bench show", lambda: show_stored(file, outputs)))
 
     @bench.command("baseline")

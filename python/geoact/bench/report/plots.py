@@ -6,6 +6,7 @@ The same document gives the same bytes: no date, no random id, no state of matpl
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,7 +122,7 @@ def _figure(height: float, width: float = 8.0) -> tuple[Figure, Axes]:
 def _sign(figure: Figure, document: Mapping[str, Any]) -> None:
     """Where and when, below the plot: a picture is passed on without its page."""
     text = f"{document.get('suite')}, caches {document.get('cache')} · {machine(document)} · {moment(document)}"
-    figure.supxlabel(_shorter(text, 150), fontsize=7, color=LIGHT.muted, x=0.01, ha="left")
+    figure.supxlabel("\n".join(textwrap.wrap(text, 125)), fontsize=7, color=LIGHT.muted, x=0.01, ha="left")
 
 
 def _safe(text: str) -> str:

@@ -152,7 +152,7 @@ const DRAW = {
     if (one.copy.length) traces.push(trace(one.copy, plain(one.ceiling || "copy"), "--s1", "x"));
     place(chart, traces, {
       showlegend: true, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, margin: { l: 56, r: 8, t: 26, b: 40 },
-      xaxis: { title: { text: "round", standoff: 6 }, tickformat: "d", nticks: 10, ...axis_style() },
+      xaxis: { title: { text: "round", standoff: 6 }, tickformat: "d", ...(one.ns.length < 10 ? { dtick: 1 } : { nticks: 10 }), ...axis_style() },
       yaxis: { title: { text: unit + " per call", standoff: 6 }, rangemode: "tozero", nticks: 6, ...axis_style() },
     });
   },

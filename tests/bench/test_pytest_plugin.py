@@ -306,7 +306,8 @@ def test_a_run_that_has_nothing_to_do_with_geoact_loads_nothing_of_it(project):
         """
     )
     project.pytester.makepyfile(test_one="def test_one(benchmark): benchmark.pedantic(int)")
-    assert "loaded: [] plugin: True" in project.run("--benchmark-json=out.json", "-s")
+    text = project.run("--benchmark-json=out.json", "-s")
+    assert "loaded: [] plugin: True" in text, text
     assert "geoact" not in json.loads((project.path / "out.json").read_text())["machine_info"]
 
 

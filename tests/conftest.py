@@ -26,6 +26,10 @@ if SIMULATED:
 
     _core.register_backend(_cusim._backend, [1])
 
+for _name in [name for name in os.environ if name.startswith("PYTEST_XDIST")]:
+    # A pytest that a test starts is not one of xdist's workers, though the test runs in one.
+    del os.environ[_name]
+
 hypothesis.settings.register_profile("suite", database=None, deadline=None, derandomize=True)
 hypothesis.settings.load_profile("suite")
 

@@ -52,15 +52,15 @@ def project(tmp_path, monkeypatch):
     """What the commands of the README are given: its suite in a repository, a test with a baseline, a result."""
     for package in ("typer", "rich", "ruptures", "plotly", "junitparser", "pytest_benchmark"):
         pytest.importorskip(package)
-    (tmp_path / "suite.py").write_text(SUITE)
-    (tmp_path / "pyproject.toml").write_text('[tool.geoact.bench]\nbuild = "none"\n')
-    (tmp_path / "test_speed.py").write_text(
-        "def test_sum(gpu_benchmark):\n    assert gpu_benchmark(sum, [1, 2]) == 3\n"
-    )
-    toy_project.git(tmp_path, "init", "-q")
-    toy_project.git(tmp_path, "add", "-A")
-    toy_project.git(tmp_path, "commit", "-q", "-m", "first")
-    toy_project.git(tmp_path, "tag", "v1.0")
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "suite.py").write_text(SUITE)
+    (folder / "pyproject.toml").write_text('[tool.geoact.bench]\nbuild = "none"\n')
+    (folder / "test_speed.py").write_text("def test_sum(gpu_benchmark):\n    assert gpu_benchmark(sum, [1, 2]) == 3\n")
+    toy_project.git(folder, "init", "-q")
+    toy_project.git(folder, "add", "-A")
+    toy_project.git(folder, "commit", "-q", "-m", "first")
+    toy_project.git(folder, "tag", "v1.0")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     bin_ = Path(sys.executable).parent
     for name in list(os.environ):
@@ -70,7 +70,7 @@ def project(tmp_path, monkeypatch):
     def run(command):
         words = shlex.split(command)
         return subprocess.run(
-            [str(bin_ / words[0]), *words[1:]], cwd=tmp_path, capture_output=True, text=True, check=False
+            [str(bin_ / words[0]), *words[1:]], cwd=folder, capture_output=True, text=True, check=False
         )
 
     if not (bin_ / "geoact").exists():

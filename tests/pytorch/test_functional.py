@@ -90,7 +90,7 @@ def test_special_values_are_those_of_torch(case, dtype):
     x = torch.tensor([float("nan"), float("inf"), -float("inf"), 0.0, -0.0, limits.max, limits.min], dtype=dtype)
     if case.name == "hardswish":  # torch's 6 x overflows before it is divided by 6
         x = x[:5]
-    if case.name == "gelu" and dtype in (torch.float32, torch.bfloat16):  # oneDNN's is NaN or infinite out there
+    if case.name == "gelu" and dtype != torch.float64:  # oneDNN's is NaN or infinite out there, on some processors
         x = x[[0, 3, 4]]
     bind, tensors = split(case, arguments(case, dtype))
     ours, theirs = bind(case.row)(x, *tensors), bind(TWINS[case.name])(x, *tensors)

@@ -143,13 +143,13 @@ int64_t last_level_cache_bytes() {
 
 namespace {
 
-// Bytes of all arrays from which the output goes past the cache. A last-level cache that is far larger than this is
-// shared by many cores, and slower than memory that is written without being read first (docs/tuning.md).
-int64_t streamed_from() { return std::min(last_level_cache_bytes(), int64_t(48) << 20); }
-
-}  // namespace
-
-namespace {
+// Bytes of all arrays from which the output goes past the cache: beyond the last-level cache. One of more than 64 MiB
+// belongs to many cores, and reading the lines that are overwritten costs more than it keeps; measuring leaves less of
+// the memory's speed to be gained (docs/tuning.md).
+int64_t streamed_from(bool measured) {
+  const int64_t cache = last_level_cache_bytes(), mebibyte = 1 << 20;
+  return cache > 64 * mebibyte ? (measured ? 48 : 24) * mebibyte : cache;
+}
 
 constexpr int64_t elements_per_part = 65536, elements_per_partial_record = 1024, most_parts = 4096, flat_unit = 4096,
                   short_run = 512;
@@ -240,7 +240,7 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   for (int k = 0; k < call.inputs; ++k) task.in[k] = call.in[k].data;
   task.out = call.out.data;
   task.inputs_shadowed = call.in_place;
-  task.stream = !call.in_place && total * kernels.item_size * (call.inputs + 1) > streamed_from();
+  task.stream = !call.in_place && total * kernels.item_size * (call.inputs + 1) > streamed_from(cells);
   std::copy_n(call.parameter, max_parameters, task.parameter);
   std::copy_n(call.parameter_varies, max_parameters, task.parameter_varies);
   task.saturation = call.saturation;

@@ -1,9 +1,9 @@
 // The ceilings of a memory-bound kernel on a CPU: the least that can be done to so many bytes, as fast as it goes. Copy
-// (one stream read, one written), merge (two read, one written), read and fill; the last three letters of a name, _nt, say
-// that the stores go past the cache. geoact.bench races them and holds every case against the fastest.
+// (one stream read, one written), merge (two read, one written), read and fill; the last three letters of a name, _nt,
+// say that the stores go past the cache. geoact.bench races them and holds every case against the fastest.
 //
-// A plain C interface, loaded by ctypes, so that one build serves every Python. Compiled once per instruction set into a
-// library of its own (see CMakeLists.txt); depends on nothing of geoact.
+// A plain C interface, loaded by ctypes, so that one build serves every Python. Compiled once per instruction set into
+// a library of its own (see CMakeLists.txt); depends on nothing of geoact.
 #include <cstddef>
 #include <cstdint>
 #include <cstring>

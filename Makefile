@@ -58,7 +58,7 @@ demo: $(VENV)/demo
 	@echo "open geoact-study/report.html"
 
 test: $(VENV)/dev $(VENV)/timm
-	GEOACT_TEST_TIMM=$(if $(TORCH),$(CURDIR)/$(VENV)/timm-packages) $(BIN)/pytest tests
+	GEOACT_TEST_TIMM=$(if $(TORCH),$(CURDIR)/$(VENV)/timm-packages) $(BIN)/pytest tests --numprocesses 2
 
 lint: $(VENV)/dev
 	$(BIN)/ruff check .

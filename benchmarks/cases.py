@@ -35,14 +35,23 @@ OPERATIONS = {"relu": 1, "relu_squared": 2, "leaky_relu": 2, "prelu": 2, "hardsi
 the number is a choice of the kernel, which differs among instruction sets: nothing is claimed for them."""
 
 
-@lru_cache(maxsize=4)
 def array(shape: tuple[int, ...], dtype: str, offset: int = 0, seed: int = 1) -> np.ndarray:
-    """Normal data (mean 0.2, sd 1.5) that begin ``offset`` bytes after a multiple of 64. Shared: not to be written."""
+    """Normal data (mean 0.2, sd 1.5) that begin ``offset`` bytes after a multiple of 64. Not to be written.
+
+    Large ones are kept and shared; small ones lie elsewhere every time, because where they lie is a part of the noise.
+    """
+    return (_drawn if prod(shape) <= MIB else _kept)(shape, dtype, offset, seed)
+
+
+def _drawn(shape: tuple[int, ...], dtype: str, offset: int, seed: int) -> np.ndarray:
     values = empty(shape, dtype, offset)
     drawn = np.random.default_rng(seed).standard_normal(prod(shape), dtype=np.float32)
     values[...] = (drawn * np.float32(1.5) + np.float32(0.2)).reshape(shape)
     values.flags.writeable = False
     return values
+
+
+_kept = lru_cache(maxsize=4)(_drawn)
 
 
 def empty(shape: tuple[int, ...], dtype: str, offset: int = 0) -> np.ndarray:

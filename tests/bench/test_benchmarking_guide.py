@@ -70,11 +70,18 @@ def test_every_verdict_column_and_code_is_explained():
 def test_the_numbers_of_the_rule_are_those_of_the_code():
     rule, plan, settings = decide.Rule(), Plan(), Settings()
     assert (rule.least, rule.widths, rule.unknown, rule.alpha, rule.resamples) == (0.03, 3, 0.10, 0.05, 4000)
-    assert (plan.incarnations, plan.rounds, plan.seconds, plan.narrow, plan.batches) == (5, 10, 0.6, 0.002, 3)
+    assert (plan.incarnations, plan.placements, plan.rounds, plan.seconds, plan.narrow, plan.batches) == (
+        5,
+        3,
+        10,
+        0.9,
+        0.002,
+        3,
+    )
     assert (settings.seconds, settings.batches, settings.shortest) == (3, 5, 3e-4)
     assert (settings.rule.least, settings.rule.seconds, settings.rule.quiet) == (10, 0.2, 0.005)
-    for said in ("4000 draws", "**delta** is 3 %", "three times the A/A width", "until 0.6 s are over",
-                 "five times in all", "standard error of its median is 0.2 %", "fastest of five batches (of three",
+    for said in ("4000 draws", "**delta** is 3 %", "three times the A/A width", "until 0.9 s are over",
+                 "five times in all", "prepared three times in each", "standard error of its median is 0.2 %", "fastest of five batches (of three",
                  "at least 0.3 ms", "at least ten samples and 0.2 s",
                  "10 % as long as there are fewer than three sessions"):  # fmt: skip
         assert said in TEXT

@@ -15,7 +15,7 @@ from geoact.bench.results import ResultError
 from support import toy_project
 
 STEADY, OTHER = "work[kind=steady]", "work[kind=other]"
-PLAN = Plan(incarnations=3, rounds=5, seconds=0.1, batches=1)
+PLAN = Plan(incarnations=3, placements=1, rounds=5, seconds=0.1, batches=1)
 # Sleeping for a millisecond is not exact: what is to be found is far larger than this.
 RULE = Rule(least=0.25, resamples=500)
 
@@ -85,6 +85,13 @@ def test_a_selftest_that_misses_a_slowdown_does_not_pass(sides, tmp_path):
     assert outcome.code == 11
     assert "NOT to be trusted" in outcome.headline
     assert STEADY in outcome.headline
+
+
+def test_a_case_is_prepared_anew_for_every_placement(sides, tmp_path):
+    plan = Plan(incarnations=1, placements=3, rounds=4, seconds=0.01, batches=1)
+    found = run(sides["fast"], sides["slow"], tmp_path, plan=plan)
+    assert [len(rounds) >= 4 for rounds in found.samples[STEADY].times["B"]] == [True] * 3
+    assert next(case.incarnations for case in found.verdict.cases if case.name == STEADY) == 3
 
 
 def test_only_chosen_cases_are_measured(sides, tmp_path):

@@ -357,7 +357,7 @@ def _register_compare(app: "typer.Typer") -> None:
         strict: Annotated[bool, typer.Option(help="Exit with 11 if a case is open.")] = False,
         same_code: Annotated[bool, typer.Option(help="Differences of the same machine code are noise.")] = True,
         incarnations: Annotated[int, typer.Option(min=1, help="Times that all processes start anew.")] = 5,
-        seconds: Annotated[float, typer.Option(min=0.0, help="Of a case in one incarnation, at most.")] = 0.6,
+        seconds: Annotated[float, typer.Option(min=0.0, help="Of a case in one incarnation, at most.")] = 0.9,
         cold: Annotated[bool, typer.Option(help="Flush the caches ahead of every sample.")] = False,
         build: Annotated[str | None, build_option] = None,
         source: Annotated[str | None, source_option] = None,

@@ -38,10 +38,12 @@ class Plan:
     ----------
     incarnations : int
         Times that all processes are started anew.
+    placements : int
+        Times that a case is prepared anew in one incarnation, for where its data lie in memory moves its time as well.
     rounds : int
-        Of a case in one incarnation, at least.
+        Of a case in one placement, at least.
     seconds : float
-        ... and as many more as fit into this.
+        ... and as many more as fit into this, over all placements of an incarnation.
     narrow : float
         Standard error of a case's median at which its rounds end, as a relative change.
     cold : bool
@@ -53,8 +55,9 @@ class Plan:
     """
 
     incarnations: int = 5
+    placements: int = 3
     rounds: int = 10
-    seconds: float = 0.6
+    seconds: float = 0.9
     narrow: float = 0.002
     cold: bool = False
     batches: int = 3
@@ -62,14 +65,21 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("incarnations", 1), ("rounds", 1), ("seconds", 0), ("narrow", 0), ("batches", 1)):
+        for name, least in (
+            ("incarnations", 1),
+            ("placements", 1),
+            ("rounds", 1),
+            ("seconds", 0),
+            ("narrow", 0),
+            ("batches", 1),
+        ):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {least}")
 
 
 @dataclass
 class Samples:
-    """Of one case: one inner list of rounds per incarnation and role, in nanoseconds of one call."""
+    """Of one case: one inner list of rounds per placement and role, in nanoseconds of one call."""
 
     times: dict[str, list[list[float]]] = field(default_factory=lambda: {role: [] for role in ROLES})
     controls: dict[str, list[list[float]]] = field(default_factory=lambda: {role: [] for role in ROLES})
@@ -293,10 +303,25 @@ def _measure(
     group: Incarnation, name: str, samples: Samples, plan: Plan, random_: random.Random, slowdown: float
 ) -> None:
     """One case in one incarnation; what keeps it from being measured is noted in its samples."""
-    for role in ROLES:
-        _prepare(group.workers[role], role, name, samples, slowdown if role == B else 0.0)
-    if samples.missing:
-        return
+    for _ in range(plan.placements):
+        for role in ROLES:
+            _prepare(group.workers[role], role, name, samples, slowdown if role == B else 0.0)
+        if samples.missing:
+            return
+        rounds = _take_turns(group, samples, plan, random_)
+        if samples.missing:
+            return
+        for role in ROLES:
+            samples.times[role].append([one[role]["ns"] for one in rounds])
+            samples.controls[role].append([one[role]["control_ns"] for one in rounds])
+        samples.notes += _evidence(rounds)
+
+
+def _take_turns(
+    group: Incarnation, samples: Samples, plan: Plan, random_: random.Random
+) -> list[dict[str, dict[str, Any]]]:
+    """The rounds of a case that is ready on all sides, and the check that it is still right afterwards."""
+    rounds: list[dict[str, dict[str, Any]]] = []
     try:
         _calibrate(group, samples, plan)
         rounds = _rounds(group, plan, random_)
@@ -308,12 +333,7 @@ def _measure(
         dead = [role for role in ROLES if not group.workers[role].alive]
         for role in dead or ROLES:
             samples.missing[role] = "failed", str(error)
-    if samples.missing:
-        return
-    for role in ROLES:
-        samples.times[role].append([one[role]["ns"] for one in rounds])
-        samples.controls[role].append([one[role]["control_ns"] for one in rounds])
-    samples.notes += _evidence(rounds)
+    return rounds
 
 
 def _prepare(worker: Worker, role: str, name: str, samples: Samples, slowdown: float) -> None:
@@ -330,7 +350,7 @@ def _prepare(worker: Worker, role: str, name: str, samples: Samples, slowdown: f
 
 def _calibrate(group: Incarnation, samples: Samples, plan: Plan) -> None:
     """All sides repeat as often, and use the same control."""
-    seconds = min(WARM_UP, plan.seconds / 3)
+    seconds = min(WARM_UP, plan.seconds / 3 / plan.placements)
     first = group.workers[A].ask("calibrate", control=samples.control or None, seconds=seconds)
     samples.control = first["control"]
     answers = [first] + [
@@ -343,7 +363,7 @@ def _calibrate(group: Incarnation, samples: Samples, plan: Plan) -> None:
 
 def _rounds(group: Incarnation, plan: Plan, random_: random.Random) -> list[dict[str, dict[str, Any]]]:
     rounds: list[dict[str, dict[str, Any]]] = []
-    end = time.monotonic() + plan.seconds
+    end = time.monotonic() + plan.seconds / plan.placements
     while len(rounds) < plan.rounds or (time.monotonic() < end and not _narrow(rounds, plan.narrow)):
         rounds.append({role: group.workers[role].ask("sample") for role in random_.sample(ROLES, 3)})
     return rounds

@@ -1,10 +1,11 @@
 """What paired measurements of two sides say: the rule by which the gate decides.
 
-A case is measured in several *incarnations*, pairs of fresh processes, because where a process happens to lie in memory
-moves a time by per cents and no number of rounds averages that out. Within an incarnation rounds are interleaved, and a
-round gives one log-ratio ln(time B / time A). The estimate is the median of all of them. Its interval comes from a
-bootstrap in two stages (Davison & Hinkley 1997, section 3.8): incarnations are drawn first and rounds within them, so
-that an effect which is there in one pair of processes and not in the others does not pass for one of the code.
+A case is measured in several *incarnations*, fresh processes of both sides, and prepared anew a few times in each
+(*placements*), because where a process and its data happen to lie in memory moves a time by per cents and no number of
+rounds averages that out. Within a placement rounds are interleaved, and a round gives one log-ratio
+ln(time B / time A). The estimate is the median of all of them. Its interval comes from a bootstrap in two stages
+(Davison & Hinkley 1997, section 3.8): placements are drawn first and rounds within them, so that an effect which is
+there in one of them and not in the others does not pass for one of the code.
 
 A case has REGRESSED if the lower bound of its 95 % interval lies above delta and Holm's correction (Holm 1979) over all
 cases leaves it significant at 5 %. delta is 3 % or, if that is more, three times the width that A against A showed in
@@ -77,7 +78,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What was measured of one case. All values are logarithms; one inner list per incarnation or session.
+    """What was measured of one case. All values are logarithms; one inner list per placement or session.
 
     Parameters
     ----------
@@ -189,14 +190,18 @@ def _estimate(groups: Groups, resamples: int, seed: int, against: Groups = ()) -
     return _Estimate(middle, low, high, drawn)
 
 
+ALIKE = math.sqrt(3) / 2
+"""Of ln A' - ln A to what ln B - (ln A + ln A') / 2 would scatter if B were a third A: variances of 2 and 3/2."""
+
+
 def _reach(groups: Groups, resamples: int, seed: int) -> float:
-    """The farther bound of the interval, from nothing."""
+    """How far another A may be said to lie from A: half the interval or, if that is more, the median."""
     found = _estimate(groups, resamples, seed)
-    return max(abs(found.low), abs(found.high))
+    return ALIKE * max((found.high - found.low) / 2, abs(found.median))
 
 
 def _width(measurement: Measurement, resamples: int, seed: int) -> float | None:
-    """How far A lies from A: the farther bound of the interval of A'/A, or of sessions from their median."""
+    """How far A lies from A: the reach of A'/A, or how far sessions lie from their median."""
     if any(len(group) for group in measurement.twin):
         return _reach(measurement.twin, resamples, seed)
     sessions = [float(np.median(a)) for a in _arrays(measurement.before)]

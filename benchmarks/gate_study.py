@@ -51,11 +51,13 @@ def main() -> int:
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--slowdown", type=float, default=5.0, help="percent")
     parser.add_argument("--only", action="append", default=[], help="cases of part one: a word or a glob")
-    parser.add_argument("--seconds", type=float, default=0.1, help="part one: of a case in one incarnation, at most")
+    parser.add_argument("--seconds", type=float, default=0.06, help="part one: of a case in one incarnation, at most")
     parser.add_argument("--rounds", type=int, default=6, help="part one: of a case in one placement, at least")
-    parser.add_argument("--incarnations", type=int, default=2, help="part one; part two has the defaults of compare")
+    parser.add_argument("--incarnations", type=int, default=3, help="part one; part two has the defaults of compare")
     parser.add_argument("--suite", default=str(HERE / "suite.py"))
     parser.add_argument("--slow", action="append", default=[], help="cases to slow down; default: three of suite.py")
+    parser.add_argument("--part", choices=("equal", "slowed"), help="only this one; the other is kept as stored")
+    parser.add_argument("--seed", type=int, default=0, help="of the first repetition")
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: results/gate-<machine>.json")
     options = parser.parse_args()
     import geoact  # its instruction set belongs to the machine
@@ -84,10 +86,14 @@ def main() -> int:
         "slowdown": options.slowdown / 100, "slowed_cases": list(slowed), "equal": [], "slowed": [],
     }  # fmt: skip
     path = options.json or HERE / "results" / f"gate-{environment.slug(described)}.json"
+    if options.part and path.exists():
+        stored = results.read_json(path)
+        kept = "slowed" if options.part == "equal" else "equal"
+        document |= {kept: stored[kept], "plans": document["plans"] | {kept: stored["plans"][kept]}}
     begin = time.monotonic()
     for part, only, slow in (("slowed", list(slowed), slowed), ("equal", options.only, {})):
-        for index in range(options.repetitions):
-            document[part].append(once(part, only, slow, index))
+        for index in range(options.repetitions) if options.part in (None, part) else ():
+            document[part].append(once(part, only, slow, options.seed + index))
             told = document[part][-1]
             print(f"{time.monotonic() - begin:6.0f} s  {part} {index + 1}: {told['headline']}", flush=True)
             results.save(path, document)  # so that a study which is cut short has not been for nothing

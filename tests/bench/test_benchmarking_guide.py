@@ -81,7 +81,9 @@ def test_the_numbers_of_the_rule_are_those_of_the_code():
     assert (settings.seconds, settings.batches, settings.shortest) == (3, 5, 3e-4)
     assert (settings.rule.least, settings.rule.seconds, settings.rule.quiet) == (10, 0.2, 0.005)
     for said in ("4000 draws", "**delta** is 3 %", "three times the A/A width", "until 0.9 s are over",
-                 "five times in all", "prepared three times in each", "standard error of its median is 0.2 %", "fastest of five batches (of three",
+                 "five times in all",
+                 "prepared three times in each",
+                 "standard error of its median is 0.2 %", "fastest of five batches (of three",
                  "at least 0.3 ms", "at least ten samples and 0.2 s",
                  "10 % as long as there are fewer than three sessions"):  # fmt: skip
         assert said in TEXT

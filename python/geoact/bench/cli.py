@@ -7,6 +7,7 @@ ceiling. Of all: 2 for a usage error.
 
 # No "from __future__ import annotations" here: Typer reads the annotations of functions inside register.
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -104,6 +105,21 @@ def axes_of(words: Sequence[str] | None) -> list[tuple[str, str]]:
 # --- bench ----------------------------------------------------------------------------------------
 
 
+def writable(*paths: Path | None) -> None:
+    """Raise ResultError if a file cannot be written, ahead of a long measurement; folders are made."""
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise ResultError(f"{path} is a folder, not a file to write to")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResultError(f"{path} cannot be written: {error.strerror}") from error
+        if not os.access(path.parent, os.W_OK):
+            raise ResultError(f"{path} cannot be written: its folder is read-only")
+
+
 @dataclass(frozen=True)
 class Outputs:
     """Where results go besides the terminal."""
@@ -121,16 +137,15 @@ class Outputs:
 
         if self.html:
             page.check(self.html)
-        for path in (self.json, self.html, self.markdown, self.pytest_benchmark):
-            if path is not None and path.is_dir():
-                raise ResultError(f"{path} is a folder, not a file to write to")
+        writable(self.json, self.html, self.markdown, self.pytest_benchmark)
 
-    def write(self, document: Mapping[str, Any], console: "Console") -> None:
-        """Write what was asked for, and say where."""
+    def write(self, document: Mapping[str, Any]) -> list[str]:
+        """Write what was asked for; what there is to say of it."""
         from geoact._files import write_atomic
         from geoact.bench.report import page, plots, show
 
         written: list[object] = []
+        said = []
         if self.json:
             results.save(self.json, document)
             written.append(self.json)
@@ -147,9 +162,8 @@ class Outputs:
             drawn = plots.write_plots(document, self.plots, overhead_axis=self.overhead_axis)
             written += drawn.written
             for name, reason in drawn.missing.items():
-                console.print(f"no plot {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
-        for path in written:
-            console.print(f"wrote {path}", markup=False, highlight=False, soft_wrap=True)
+                said.append(f"no plot {name}: {reason}")
+        return said + [f"wrote {path}" for path in written]
 
 
 def _register_bench(bench: "typer.Typer") -> None:
@@ -244,13 +258,15 @@ def run(suite_name: str | None, settings: Settings, chosen: Chosen, outputs: Out
     from geoact.bench import runner
     from geoact.bench.report import show
 
+    if not __debug__:
+        raise UsageError("python -O leaves out the assertions that checks are made of")
+    here = Path.cwd()
     suite, _ = suite_of(suite_name)
     cases = list(suite.select(chosen.only, axes_of(chosen.axes))) if chosen.cases else []
     families = suite.select_families(chosen.only) if chosen.bars and not chosen.axes else []
     if not cases and not families:
         raise UsageError(f"nothing of the suite {suite.name} is chosen")
     outputs.check()
-    suite.setup()
     described = environment.describe(packages_of(suite), root=config.find().root)
     with progress("bench") as told:
         document = runner.run(
@@ -258,10 +274,29 @@ def run(suite_name: str | None, settings: Settings, chosen: Chosen, outputs: Out
             group_seconds=chosen.bars_seconds, told=told,
         )  # fmt: skip
     document["quick"] = quick
+    os.chdir(here)  # a suite may have gone elsewhere
     console = Console()
-    show.print_document(document, console)
-    outputs.write(document, console)
+    told_of = outputs.write(document)
+    with piped():
+        show.print_document(document, console)
+        _say(told_of, console)
     return FAILED if runner.failures(document) else 0
+
+
+def _say(lines: Sequence[str], console: "Console") -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def piped() -> Iterator[None]:
+    """Show something to a reader who may stop reading (``| head``): that is no failure, and everything is stored."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit:  # so rich ends where its reader is gone
+        return
 
 
 def packages_of(suite: Suite) -> list[str]:
@@ -296,26 +331,37 @@ def show_stored(file: Path, outputs: Outputs) -> int:
     if isinstance(found, dict) and found.get("kind") == compare.KIND:
         if outputs != Outputs():
             raise UsageError("a comparison can only be shown; geoact compare writes Markdown, JUnit and plots itself")
-        show.print_verdict(
-            compare.verdict_of(found, str(file)), console, f"{found['a']['name']} -> {found['b']['name']}"
-        )
+        verdict = compare.verdict_of(found, str(file))
+        with piped():
+            show.print_verdict(verdict, console, f"{found['a']['name']} -> {found['b']['name']}")
         return 0
     document = results.load(file)
-    report.print_document(document, console)
-    outputs.write(document, console)
+    outputs.check()
+    told_of = outputs.write(document)
+    with piped():
+        report.print_document(document, console)
+        _say(told_of, console)
     return 0
 
 
 def make_baseline(path: Path, files: Sequence[Path]) -> int:
     """Add results to a baseline."""
-    from geoact.bench.gate.baseline import Baseline
+    from geoact.bench.gate.baseline import Baseline, is_baseline
 
     documents = [results.load(file) for file in files]
+    if path.exists() and not is_baseline(path):
+        raise ResultError(f"{path} is no baseline; it is not overwritten")
     baseline = Baseline.load(path) if path.exists() else Baseline(environment.identity(documents[0]["environment"]))
     for document, file in zip(documents, files, strict=True):
         other = environment.differences(baseline.identity, document["environment"])
         if other:
             raise ResultError(f"{file} was measured on another machine than the baseline: {'; '.join(other)}")
+        if not results.measured(document):
+            raise ResultError(f"{file} has no measured case, so it is no session")
+        if baseline.holds(document):
+            raise ResultError(f"the samples of {file} are in the baseline already; a session counts once")
+        if document.get("quick"):
+            print(f"{file} was measured with --quick: its few samples make limits wide", file=sys.stderr)
         baseline.add(document)
     baseline.save(path)
     sessions = max((len(s) for s in baseline.cases.values()), default=0)

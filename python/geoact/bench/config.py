@@ -53,9 +53,11 @@ def _table(path: Path) -> dict[str, Any]:
             whole = tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
-    table = whole.get("tool", {}).get("geoact", {}).get("bench", {})
-    if not isinstance(table, dict):
-        raise ConfigError(f"{path}: tool.geoact.bench must be a table")
+    table = whole
+    for key in ("tool", "geoact", "bench"):
+        table = table.get(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"{path}: {key} in tool.geoact.bench must be a table")
     return table
 
 

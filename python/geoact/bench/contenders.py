@@ -33,6 +33,24 @@ class Contender:
     repeat: int = 1
     output: object = None
 
+    def verify(self) -> None:
+        """Check the output, and that it is what it was the last time. Raises AssertionError."""
+        self.before()
+        found, before = self.check(), self.output
+        if type(found).__name__ in ("bool", "bool_") and not found:
+            raise AssertionError("check returned False")
+        if before is not None and not _alike(before, found):
+            raise AssertionError("the output is not what it was")
+        self.output = found
+
+
+def _alike(before: object, found: object) -> bool:
+    """Whether two checksums are the same; NaN is like NaN."""
+    try:
+        return bool(before == found) or bool(before != before and found != found)
+    except ValueError as error:
+        raise AssertionError(f"check must return None or something that compares equal as a whole: {error}") from error
+
 
 @dataclass(frozen=True)
 class Bar:

@@ -115,11 +115,8 @@ def warm_up(contender: Contender, clock: Clock, shortest: float, limit: float) -
 
 def _verified(group: Group, contender: Contender, moment: str) -> bool:
     """Check a contender; one that is wrong, or whose output is another than before, is dropped."""
-    before = contender.output
     try:
-        contender.before()
-        contender.output = contender.check()
-        assert before is None or contender.output == before, "the output is not what it was"
+        contender.verify()
     except AssertionError as error:
         group.drop(contender, f"WRONG RESULT{moment}: {first_line(error)}")
         return False

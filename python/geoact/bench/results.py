@@ -81,8 +81,14 @@ def checked(found: Any, name: str) -> dict[str, Any]:
             raise ResultError(
                 f"{name}: the status of {case['name']} is {case.get('status')!r}, not {', '.join(STATUS)}"
             )
+        if not isinstance(case.get("axes", {}), dict):
+            raise ResultError(f"{name}: axes of {case['name']} is no dict")
         if case["status"] == "measured":
             _check_samples(case, name)
+    names = [case["name"] for case in found["cases"]]
+    twice = next((one for one in names if names.count(one) > 1), None)
+    if twice is not None:
+        raise ResultError(f"{name}: there are two cases called {twice}")
     for row in found["rows"]:
         if not isinstance(row, dict) or not {"group", "bar"} <= set(row):
             raise ResultError(f"{name}: a row has no group and bar")

@@ -17,7 +17,7 @@ from geoact.bench.clocks import Clock
 from geoact.bench.contenders import Group, Unavailable
 from geoact.bench.engine import Budget, Measured, StopRule, first_line, measure
 from geoact.bench.results import KIND, SCHEMA
-from geoact.bench.suite import Call, Case, Family, Suite
+from geoact.bench.suite import Call, Case, Family, Suite, SuiteError
 from geoact.bench.summary import Summary, interval, quantile
 from geoact.bench.timing import Devices, Settings, ceiling
 
@@ -40,6 +40,14 @@ def group_of(case: Case, call: Call, clock: Clock, cold: bool) -> Group:
     return group
 
 
+def set_up(suite: Suite) -> None:
+    """Call the suite's own function; raises SuiteError if it fails."""
+    try:
+        suite.setup()
+    except (Exception, SystemExit) as error:
+        raise SuiteError(f"setup of {suite.name} failed: {type(error).__name__}: {first_line(error)}") from error
+
+
 # --- cases ----------------------------------------------------------------------------------------
 
 
@@ -50,7 +58,7 @@ def run_case(case: Case, devices: Devices, settings: Settings) -> dict[str, Any]
         return run_call(case, case.prepare(), devices, settings)
     except Unavailable as error:
         return entry | {"status": "skipped", "reason": str(error)}
-    except Exception as error:  # of the user's own function: the other cases go on
+    except (Exception, SystemExit) as error:  # of the user's own function: the other cases go on
         return entry | {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}"}
 
 
@@ -97,7 +105,11 @@ def _outcome(name: str, group: Group, found: Measured, call: Call) -> dict[str, 
         entry["ceiling"] = others[0].name
         impossibly = impossible(group, found)
         if impossibly and entry["score"]["low"] > IMPOSSIBLE:  # beyond what few samples may do by chance
-            threads = "" if call.threads > 1 or call.device != "cpu" else "; does it use more threads than it declares?"
+            threads = (
+                ""
+                if call.threads > 1 or call.device != "cpu"
+                else "; does it declare too many bytes, or use more threads than it declares?"
+            )
             return entry | {"status": "error", "reason": impossibly[0] + threads, "flags": flags}
     elif "ceiling" in group.missing:
         entry["ceiling_missing"] = group.missing["ceiling"]
@@ -181,7 +193,7 @@ def run_group(
         found = measure(group, clock, rule, left, seed=seed, shortest=shortest)
         outcome.rows += judge(group, found)
         outcome.groups[group.name] = raw(group, found)
-    except Exception as error:  # one group that fails must not take the others with it
+    except (Exception, SystemExit) as error:  # one group that fails must not take the others with it
         reason = f"{type(error).__name__}: {first_line(error)}"
         outcome.rows.append(Row(name, "ran to its end", "exact", "", met="error", reason=reason))
     finally:
@@ -217,7 +229,7 @@ def run(
     """
     chosen = list(suite.cases.values() if cases is None else cases)
     groups = list(suite.families if families is None else families)
-    suite.setup()
+    set_up(suite)
     devices = devices or Devices(settings)
     entries, total = [], len(chosen) + len(groups)
     for done, case in enumerate(chosen):

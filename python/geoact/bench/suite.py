@@ -48,8 +48,8 @@ class Call:
     flops : int
         Floating-point operations of one call.
     check : callable, optional
-        Called before and after timing: makes the call and raises AssertionError if its result is wrong, or returns a
-        checksum of the output, which must be the same both times.
+        Called before and after timing: makes the call itself and raises AssertionError, or returns False, if its result
+        is wrong; or returns a checksum of the output, which must be the same both times.
     before : callable, optional
         Called, untimed, ahead of every sample.
     device : {"cpu", "cuda"}
@@ -161,7 +161,7 @@ class Suite:
     def add(self, make: Callable[..., Call], axes: Mapping[str, object]) -> Case:
         """Add one case."""
         inside = ",".join(f"{axis}={value}" for axis, value in axes.items())
-        name = f"{make.__name__}[{inside}]" if inside else make.__name__
+        name = _printable(f"{make.__name__}[{inside}]" if inside else make.__name__)
         if name in self.cases:
             raise SuiteError(f"there are two cases called {name}")
         self.cases[name] = Case(name, dict(axes), make)
@@ -190,6 +190,11 @@ class Suite:
         return [f for f in self.families if not only or any(matches(f.name, word) for word in only)]
 
 
+def _printable(name: str) -> str:
+    """A name that breaks no line of a table and no XML: what cannot be printed is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def matches(name: str, pattern: str) -> bool:
     """Whether a name contains a word, or matches a glob in which ``[`` is no special character."""
     return pattern in name or fnmatchcase(name, pattern.replace("[", "[[]"))
@@ -209,7 +214,7 @@ def load(where: str) -> Suite:
         raise
     except ImportError as error:
         raise SuiteError(f"{where} cannot be imported: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SuiteError(f"{where} fails when it is imported: {type(error).__name__}: {error}") from error
     found = {key: value for key, value in vars(module).items() if isinstance(value, Suite)}
     if name:

@@ -108,10 +108,25 @@ class Baseline:
         for name, case in results.measured(document).items():
             self.cases[name] = [*self.cases.get(name, ()), session_of(case, document)][-SESSIONS:]
 
+    def holds(self, document: Mapping[str, Any]) -> bool:
+        """Whether these samples are in it already: a session counts once."""
+        found = {name: session_of(case, document).as_document() for name, case in results.measured(document).items()}
+        return any(
+            new["values"] == old.as_document()["values"]
+            for name, new in found.items()
+            for old in self.cases.get(name, ())
+        )
+
     def save(self, path: Path) -> None:
         """Write it, all or nothing."""
         cases = {name: [s.as_document() for s in sessions] for name, sessions in sorted(self.cases.items())}
         results.save(path, {"schema": SCHEMA, "kind": KIND, "identity": self.identity, "cases": cases})
+
+
+def is_baseline(path: Path) -> bool:
+    """Whether a file is a baseline, and not a result or something else. Raises ResultError where it is no JSON."""
+    found = results.read_json(path)
+    return isinstance(found, dict) and found.get("kind") == KIND
 
 
 def session_of(case: Mapping[str, Any], document: Mapping[str, Any]) -> Session:

@@ -59,6 +59,11 @@ class Gate:
 
     def run(self, a: str | None, b: str | None, slowdown: float | None, reports: Reports) -> int:
         """Decide, show, deliver; the exit code."""
+        from geoact.bench.cli import UsageError, writable
+
+        if not __debug__:
+            raise UsageError("python -O leaves out the assertions that checks are made of")
+        writable(reports.json, reports.markdown, reports.junit, reports.plot)
         if slowdown is not None:
             return self._selftest(a or INSTALLED, slowdown, reports)
         if a is None or b is None:
@@ -162,8 +167,11 @@ class Gate:
     def _deliver(self, verdict: Verdict, title: str, document: Mapping[str, Any], reports: Reports, suite: str) -> None:
         from rich.console import Console
 
-        show.print_verdict(verdict, Console(), title, self.every)
+        from geoact.bench.cli import piped
+
         self._files(verdict, title, reports, suite, document)
+        with piped():
+            show.print_verdict(verdict, Console(), title, self.every)
 
     def _files(self, verdict: Verdict, title: str, reports: Reports, suite: str, document: Mapping[str, Any]) -> None:
         from geoact._files import write_atomic

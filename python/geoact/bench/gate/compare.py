@@ -330,8 +330,7 @@ def _take_turns(
             if wrong:
                 samples.missing[role] = "failed", wrong
     except WorkerError as error:
-        dead = [role for role in ROLES if not group.workers[role].alive]
-        for role in dead or ROLES:
+        for role in ROLES:  # which of them would have gone on is not known
             samples.missing[role] = "failed", str(error)
     return rounds
 

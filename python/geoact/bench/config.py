@@ -53,7 +53,7 @@ def _table(path: Path) -> dict[str, Any]:
             whole = tomllib.load(file)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
-    table = whole
+    table: dict[str, Any] = whole
     for key in ("tool", "geoact", "bench"):
         table = table.get(key, {})
         if not isinstance(table, dict):

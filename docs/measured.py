@@ -261,7 +261,7 @@ def gate_study() -> str:
             f"One run over all cases took {seconds:.0f} s (median). It could have seen a slowdown of "
             f"{statistics.median(widest):.1%} in the median case. "
             + "".join(f"{note[0].upper()}{note[1:]}. " for note in stored.get("notes", ()))
-        )
+        ).rstrip()
         parts.append(f"{table(['what was compared', 'result', 'runs', 'and'], rows)}\n{said} Measured on "
                      f"{_machine(stored['environment'])}\n")  # fmt: skip
     return "\n".join(parts) or "Not measured yet: run `python benchmarks/gate_study.py`.\n"

@@ -64,6 +64,19 @@ def test_promise_2_asking_for_statistics_never_changes_the_result(case, isa, dty
             assert_same_bits(case.backward(dy, x, y, stats=geoact.GradientStats(per=per)), dx)
 
 
+@pytest.mark.skipif(SIMULATED, reason="the cache is the processor's")
+@pytest.mark.parametrize("name", ["relu", "sigmoid"])
+def test_promise_2_holds_where_only_one_of_the_two_is_written_past_the_cache(name, isa):
+    """Beside a large last-level cache: 40 MiB of two arrays, 60 MiB of three."""
+    row = geoact.get(name)
+    x, dy = (np.random.default_rng(seed).standard_normal((20 << 18) + 3, dtype=np.float32) for seed in (1, 2))
+    y = row(x)
+    assert_same_bits(row(x, stats=geoact.GeometryStats()), y)
+    saved = {row.saves: x if row.saves == "x" else y}
+    dx = row.backward(dy, **saved)
+    assert_same_bits(row.backward(dy, **saved, stats=geoact.GradientStats()), dx)
+
+
 @pytest.mark.skipif(SIMULATED, reason="instruction sets are the processor's")
 def test_promise_3_the_same_numbers_on_every_instruction_set(dtype):
     """Counts and extremes agree exactly where y does, sums to 1e-6; one schema for all."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
+import threading
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -261,6 +263,23 @@ def test_writing_makes_the_folder_and_replaces(tmp_path):
     files.write_atomic(target, b"one")
     files.write_atomic(target, b"two")
     assert target.read_bytes() == b"two"
+
+
+def test_a_link_is_followed_and_a_pipe_is_written_to_and_stays_one(tmp_path):
+    target, link, pipe = tmp_path / "target.json", tmp_path / "link.json", tmp_path / "pipe"
+    target.write_text("old")
+    link.symlink_to(target)
+    files.write_atomic(link, "new")
+    assert link.is_symlink()
+    assert target.read_text() == "new"
+    os.mkfifo(pipe)
+    read = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    files.write_atomic(pipe, "through")
+    reader.join(10)
+    assert read == ["through"]
+    assert pipe.is_fifo()
 
 
 # --- the command ---

@@ -1,7 +1,9 @@
 """Two sides in real processes, with code whose speed is known: what is slower is found, what is not is not."""
 
 import json
+import sys
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 
 import pytest
 from geoact.bench.gate import compare as module
@@ -64,6 +66,17 @@ def test_the_same_code_is_noise_unless_that_is_what_is_tested(sides, tmp_path):
         verdicts(run(sides["fast"], sides["fast again"], tmp_path, same_code_is_noise=False, **slowed))[STEADY]
         == "regressed"
     )
+
+
+def test_another_interpreter_is_another_code_whatever_the_package_is(sides, tmp_path):
+    """Its libraries may be others: here it is a second name of the same one, so that only the name differs."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    other = replace(sides["fast"], python=str(python))
+    found = run(sides["fast"], other, tmp_path, slowdown={STEADY: 3.0})
+    assert not found.same_code
+    assert verdicts(found)[STEADY] == "regressed"
 
 
 def test_the_selftest_passes_what_is_equal_and_catches_what_is_slowed(sides, tmp_path):

@@ -33,6 +33,11 @@ def test_noise_of_one_sample_is_not_known():
     assert noise([1.0, 1.0, 1.0]) == 0
 
 
+def test_noise_is_numpys_standard_deviation_over_the_mean():
+    values = np.random.default_rng(2).lognormal(0, 0.3, 50)
+    assert noise(values.tolist()) == pytest.approx(np.std(values, ddof=1) / np.mean(values), rel=1e-12)
+
+
 def test_quantiles_are_numpys():
     values = sorted(np.random.default_rng(1).standard_normal(17))
     for q in (0, 0.05, 0.5, 0.99, 1):

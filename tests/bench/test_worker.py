@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,34 @@ def test_a_process_that_hangs_is_ended(start):
     with pytest.raises(WorkerError, match="no answer to 'prepare' within 1 s"):
         one.ask("prepare", case="hanging")
     assert not one.alive
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+def test_a_process_does_not_outlive_whoever_asked_though_its_call_hangs(folder):
+    program = f"""
+import sys
+from pathlib import Path
+from geoact.bench.gate.process import Worker
+from geoact.bench.gate.sides import Side
+one = Worker(Side("toy", paths=({str(folder)!r},)), Path({str(folder)!r}), {{"suite": "suite.py"}})
+print(one._process.pid, flush=True)
+one.ask("prepare", case="hanging")
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as asking:
+        pid = int(asking.stdout.readline())
+        assert Path(f"/proc/{pid}").exists()
+        asking.kill()
+    end = time.monotonic() + 10
+    while time.monotonic() < end and _runs(pid):
+        time.sleep(0.05)
+    assert not _runs(pid)
+
+
+def _runs(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except FileNotFoundError:
+        return False
 
 
 def test_requests_that_mean_nothing_are_answered(start):

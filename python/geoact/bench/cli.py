@@ -82,13 +82,12 @@ def guarded(name: str, work: Callable[[], int]) -> int:
     return code
 
 
-def suite_of(words: str | None) -> tuple[Suite, str]:
-    """The suite that is named, or that of pyproject.toml, and how it is named."""
+def suite_of(words: str | None) -> Suite:
+    """The suite that is named, or that of pyproject.toml."""
     settings = config.find()
     if words is None and settings.suite is None:
         raise UsageError('which suite? name its file, or put suite = "..." into [tool.geoact.bench] of pyproject.toml')
-    where = words if words is not None else str(settings.root / str(settings.suite))
-    return load(where), where
+    return load(words if words is not None else str(settings.root / str(settings.suite)))
 
 
 def axes_of(words: Sequence[str] | None) -> list[tuple[str, str]]:
@@ -141,14 +140,14 @@ class Outputs:
 
     def write(self, document: Mapping[str, Any]) -> list[str]:
         """Write what was asked for; what there is to say of it."""
+        written: list[object] = []
+        said = []
+        if self.json:  # first: what fails at the rest can be made of it again
+            results.save(self.json, document)
+            written.append(self.json)
         from geoact._files import write_atomic
         from geoact.bench.report import page, plots, show
 
-        written: list[object] = []
-        said = []
-        if self.json:
-            results.save(self.json, document)
-            written.append(self.json)
         if self.html:
             page.write_page(document, self.html, overhead_axis=self.overhead_axis)
             written.append(self.html)
@@ -212,7 +211,7 @@ def _register_bench(bench: "typer.Typer") -> None:
 
             from geoact.bench.report import show
 
-            show.list_suite(suite_of(suite)[0], Console())
+            show.list_suite(suite_of(suite), Console())
             return 0
 
         raise typer.Exit(guarded("bench list", work))
@@ -261,7 +260,7 @@ def run(suite_name: str | None, settings: Settings, chosen: Chosen, outputs: Out
     if not __debug__:
         raise UsageError("python -O leaves out the assertions that checks are made of")
     here = Path.cwd()
-    suite, _ = suite_of(suite_name)
+    suite = suite_of(suite_name)
     cases = list(suite.select(chosen.only, axes_of(chosen.axes))) if chosen.cases else []
     families = suite.select_families(chosen.only) if chosen.bars and not chosen.axes else []
     if not cases and not families:

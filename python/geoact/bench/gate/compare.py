@@ -280,7 +280,8 @@ def compare(
         finally:
             group.close()
     told("", done, done)
-    same = same_code_is_noise and codes.get(A) is not None and codes.get(A) == codes.get(B)
+    # Another interpreter brings other libraries, which the hash of the package does not see.
+    same = same_code_is_noise and a.python == b.python and codes.get(A) is not None and codes.get(A) == codes.get(B)
     measurements = [found[name].measurement(name, same) for name in names]
     if not same_code_is_noise:
         measurements = [replace(m, same_code=False) for m in measurements]

@@ -12,7 +12,7 @@ from typing import Any
 
 from geoact.bench.bars import IMPOSSIBLE, Row, impossible, judge, rates, raw
 from geoact.bench.bars import flags as flags_of
-from geoact.bench.ceilings import Traffic
+from geoact.bench.ceilings import SMALL, Traffic
 from geoact.bench.clocks import Clock
 from geoact.bench.contenders import Group, Unavailable
 from geoact.bench.engine import Budget, Measured, StopRule, first_line, measure
@@ -20,9 +20,6 @@ from geoact.bench.results import KIND, SCHEMA
 from geoact.bench.suite import Call, Case, Family, Suite, SuiteError
 from geoact.bench.summary import Summary, interval, quantile
 from geoact.bench.timing import Devices, Settings, ceiling
-
-LEAST_BOUNDED = 1 << 20
-"""Bytes below which a copy on a CPU is no limit: calling it takes as long as moving them, and a call may be cheaper."""
 
 Told = Callable[[str, int, int], None]
 """Called with a name, how many are done and how many there are."""
@@ -33,7 +30,7 @@ def group_of(case: Case, call: Call, clock: Clock, cold: bool) -> Group:
     group = Group(case.name, [call.contender(case.name)], labels=dict(case.axes))
     group.add("ceiling", lambda: ceiling(call, clock, cold))
     traffic = Traffic(call.read, call.written)
-    if len(group.contenders) == 2 and traffic.bounded and (call.device != "cpu" or traffic.total >= LEAST_BOUNDED):
+    if len(group.contenders) == 2 and traffic.bounded and (call.device != "cpu" or traffic.total >= SMALL):
         group.ceilings = (group.contenders[1].name,)
     group.bytes_moved = call.read + call.written or None
     group.flops = call.flops or None

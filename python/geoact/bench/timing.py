@@ -104,7 +104,7 @@ def ceiling(call: Call, clock: Clock, cold: bool, *, name: str | None = None, le
     name : str, optional
         Of the kernel to take without a race: the one that another process has found.
     least : int
-        Bytes to copy where the call declares none.
+        Bytes to copy where the call moves fewer, or declares none.
 
     Raises
     ------
@@ -112,9 +112,9 @@ def ceiling(call: Call, clock: Clock, cold: bool, *, name: str | None = None, le
         Where there is none.
     """
     traffic = Traffic(call.read, call.written, call.threads)
-    if not traffic.total:
-        if not least:
-            raise Unavailable("the case declares no bytes")
+    if not traffic.total and not least:
+        raise Unavailable("the case declares no bytes")
+    if traffic.total < least:
         traffic = Traffic(least // 2, least // 2, call.threads)
     if call.device == "cpu":
         if name is None:

@@ -22,7 +22,6 @@ from types import ModuleType
 from typing import IO, Any
 
 BENCH = Path(__file__).resolve().parent.parent
-DEFAULT_BYTES = 2 << 20  # of the control where a case declares no traffic
 
 
 def load_bench() -> ModuleType:
@@ -146,11 +145,15 @@ class Side:
         return {"device": call.device, "code": call.code, "output": contender.output, **self.devices.facts()}
 
     def calibrate(self, control: str | None = None, seconds: float = 0.2) -> dict[str, Any]:
-        """Warm up the case and its control; how often each is repeated. ``control`` is the copy another side uses."""
+        """Warm up the case and its control; how often each is repeated. ``control`` is the copy another side uses.
+
+        The control is there to see that both sides are treated alike, so it need not be as small as the case.
+        """
+        from geoact.bench.ceilings import SMALL
         from geoact.bench.engine import warm_up
         from geoact.bench.timing import ceiling
 
-        self.control = ceiling(self.call, self.clock, self.settings.cold, name=control, least=DEFAULT_BYTES)
+        self.control = ceiling(self.call, self.clock, self.settings.cold, name=control, least=SMALL)
         for contender in (self.contender, self.control):
             warm_up(contender, self.clock, self.settings.shortest_of(self.call.device), seconds)
         return {

@@ -52,8 +52,7 @@ def count(call: Call, requests: Requests, number: int, check: bool) -> None:
         raise Unavailable(f"runs on {call.device}: only what a processor executes is counted")
     run = call.runs[0]
     if check:
-        call.before()
-        call.check()
+        call.contender("checked").verify()
     for _ in range(WARM):
         call.before()
         run()
@@ -77,7 +76,7 @@ def count_case(case: Case, requests: Requests, number: int, check: bool) -> dict
         return entry | {"status": "skipped", "reason": str(error)}
     except AssertionError as error:
         return entry | {"status": "error", "reason": f"WRONG RESULT: {first_line(error)}"}
-    except Exception as error:  # of the user's own function
+    except (Exception, SystemExit) as error:  # of the user's own function
         return entry | {"status": "error", "reason": f"{type(error).__name__}: {first_line(error)}"}
     elements = elements_of(case.axes)
     return entry | {"status": "counted", "bytes": call.read + call.written, "elements": elements, "calls": call.calls}

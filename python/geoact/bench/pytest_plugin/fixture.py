@@ -196,7 +196,8 @@ class _Check:
             found = self._check(result)
             if getattr(found, "ndim", None) == 0:  # a scalar of NumPy, of CuPy, of torch
                 found = found.item()  # type: ignore[attr-defined]
-            assert found is not False, "check returned False"
+            if found is False:
+                raise AssertionError("check returned False")
         except AssertionError as error:
             self.error = error
             raise

@@ -195,7 +195,7 @@ def test_a_wrong_call_fails_its_test_and_leaves_the_others_what_they_measured(pr
         "WRONG RESULT after it was timed: right at first only",
         "test_another_output: WRONG RESULT after it was timed: the output is not what it was",
         "test_too_fast: test_speed.py::test_too_fast runs at 20",
-        "does it use more threads than it declares?",
+        "or use more threads than it declares?",
         "KeyError: 'key'",
         "a test measures one call: this one was measured by gpu_benchmark(...) before",
         "a test measures one call: this one was measured by benchmark.pedantic(...) before",

@@ -5,8 +5,14 @@
 
 namespace geoact::bindings {
 
-Accumulator::Accumulator(Direction direction, Per per, int64_t channel_axis, int level, double saturation)
-    : direction_(direction), per_(per), channel_axis_(channel_axis), level_(level), saturation_(saturation) {
+Accumulator::Accumulator(Direction direction, Per per, int64_t channel_axis, int level, double saturation,
+                         const Tiers& tiers)
+    : direction_(direction),
+      per_(per),
+      channel_axis_(channel_axis),
+      level_(level),
+      saturation_(saturation),
+      tiers_(tiers) {
   reset();
 }
 
@@ -23,6 +29,14 @@ void Accumulator::reset() {
   calls_ = order_ = 0;
   groups_ = per_ == Per::tensor ? 1 : 0;
   cells_ = empty(groups_);
+  tier_cells_.assign(size_t(tier_cells_of(tiers_)), 0.0);
+  init_tiers(tiers_, tier_cells_.data());
+}
+
+Tiers Accumulator::tiers_of(const Tensor& x) const {
+  Tiers tiers = tiers_;
+  tiers.channel_axis = x.rank ? int(channel_axis_ < 0 ? channel_axis_ + x.rank : channel_axis_) : 0;
+  return tiers;
 }
 
 std::vector<double> Accumulator::empty(int64_t groups) const {
@@ -37,9 +51,18 @@ Grouping Accumulator::grouping(const Tensor& x, const char* name) const {
                           dtype_name(x.dtype) + "; use a separate accumulator or reset() it");
   Grouping grouping;
   std::fill_n(grouping.stride, x.rank, 0);
+  if (tiers_.of_rows() && x.rank < 2)
+    throw py::value_error(std::string(name) + " was made with " + (tiers_.pairs ? "pairs=True" : "sketch=") +
+                          (tiers_.pairs ? "" : std::to_string(tiers_.sketch)) +
+                          ", which compares rows, but x has shape " + shape_text(x.shape, x.rank) +
+                          " (accepted: two axes or more)");
+  const bool outside = channel_axis_ >= x.rank || channel_axis_ < -x.rank;
+  if (tiers_.any() && x.rank > 0 && outside)
+    throw py::value_error(std::string(name) + " was made with channel_axis=" + std::to_string(channel_axis_) +
+                          ", but x has shape " + shape_text(x.shape, x.rank));
   if (per_ == Per::tensor) return grouping;
   const std::string per = per_ == Per::channel ? "channel" : "row";
-  if (channel_axis_ >= x.rank || channel_axis_ < -x.rank)
+  if (outside)
     throw py::value_error(std::string(name) + " was made with per='" + per + "', channel_axis=" +
                           std::to_string(channel_axis_) + ", but x has shape " + shape_text(x.shape, x.rank));
   const int axis = int(channel_axis_ < 0 ? channel_axis_ + x.rank : channel_axis_);
@@ -134,7 +157,8 @@ Accumulator Accumulator::gathered() const {
   return whole;
 }
 
-void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vector<double>& cells) {
+void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vector<double>& cells,
+                         const std::vector<double>& tier_cells) {
   const bool first = per_ == Per::channel && groups_ == 0;
   // Another thread may have used the accumulator while this call computed.
   if (seen_ && dtype != dtype_) throw py::value_error("stats was given data of two dtypes by two threads at once");
@@ -146,6 +170,7 @@ void Accumulator::absorb(const Grouping& grouping, DType dtype, const std::vecto
   } else {
     active_isa().kernels[int(DType::float64)]->combine(direction_, level_, cells_.data(), cells.data(), groups_);
   }
+  if (!tier_cells.empty()) combine_tiers(tiers_, tier_cells_.data(), tier_cells.data());
   ++calls_;
   settle(dtype);
 }
@@ -159,14 +184,17 @@ void Accumulator::merge(const Accumulator& from) {
   if (other.per_ != per_) differ("per");
   if (other.level_ != level_) differ("level");
   if (other.saturation_ != saturation_) differ("saturation");
-  if (per_ != Per::tensor && other.channel_axis_ != channel_axis_) differ("channel_axis");
+  if (other.tiers_.histogram != tiers_.histogram) differ("histogram");
+  if (other.tiers_.pairs != tiers_.pairs) differ("pairs");
+  if (other.tiers_.sketch != tiers_.sketch) differ("sketch");
+  if ((per_ != Per::tensor || tiers_.any()) && other.channel_axis_ != channel_axis_) differ("channel_axis");
   if (!other.seen_) return;
   if (seen_ && other.dtype_ != dtype_) differ("dtype");
   if (per_ == Per::channel && seen_ && other.groups_ != groups_) differ("number of channels");
   Grouping grouping;
   grouping.groups = other.groups_;
   const int64_t calls = other.calls_;
-  absorb(grouping, other.dtype_, other.cells_);
+  absorb(grouping, other.dtype_, other.cells_, other.tier_cells_);
   calls_ += calls - 1;
 }
 
@@ -203,10 +231,27 @@ void Accumulator::set_cells(py::object cells, const std::string& dtype, int64_t 
   if (seen_) dtype_ = DType(found);
 }
 
+py::object Accumulator::tier_cells() const {
+  const Accumulator whole = gathered();
+  auto array = new_float64({int64_t(whole.tier_cells_.size())});
+  std::copy(whole.tier_cells_.begin(), whole.tier_cells_.end(), float64_data(array));
+  return array;
+}
+
+void Accumulator::set_tier_cells(py::object cells) {
+  const Tensor tensor = view(cells, "cells");
+  if (tensor.dtype != DType::float64 || tensor.rank != 1 || tensor.shape[0] != int64_t(tier_cells_.size()))
+    throw py::value_error("cells must be float64 of shape (" + std::to_string(tier_cells_.size()) +
+                          ",), got shape " + shape_text(tensor.shape, tensor.rank));
+  for (int64_t i = 0; i < tensor.shape[0]; ++i)
+    std::memcpy(&tier_cells_[size_t(i)], tensor.array.data + i * tensor.array.stride[0], sizeof(double));
+  ++version_;
+}
+
 void register_accumulator(py::module_& m) {
   py::class_<Accumulator>(m, "Accumulator", "Running records of all groups; the state of geoact.GeometryStats.")
       .def(py::init([](const std::string& direction, const std::string& per, int64_t axis, const std::string& level,
-                       double saturation) {
+                       double saturation, const std::string& histogram, bool pairs, int sketch) {
              const auto one_of = [](const std::string& value, const char* name, std::vector<const char*> names) {
                std::string list;
                for (size_t i = 0; i < names.size(); ++i) {
@@ -217,16 +262,34 @@ void register_accumulator(py::module_& m) {
              };
              if (!(saturation > 0 && saturation < 1))
                throw py::value_error("saturation must lie strictly between 0 and 1, got " + std::to_string(saturation));
+             Tiers tiers;
+             tiers.histogram = Histogram(one_of(histogram, "histogram", {"none", "sampled", "all"}));
+             tiers.pairs = pairs;
+             if (sketch != 0 && sketch != 32 && sketch != 64 && sketch != 128)
+               throw py::value_error("sketch is " + std::to_string(sketch) + " (accepted: 0, 32, 64, 128)");
+             tiers.sketch = sketch;
              return Accumulator(Direction(one_of(direction, "direction", {"forward", "backward"})),
                                 Per(one_of(per, "per", {"tensor", "channel", "row"})), axis,
-                                1 + one_of(level, "level", {"counts", "moments"}), saturation);
+                                1 + one_of(level, "level", {"counts", "moments"}), saturation, tiers);
            }),
-           py::arg("direction"), py::arg("per"), py::arg("channel_axis"), py::arg("level"), py::arg("saturation"))
+           py::arg("direction"), py::arg("per"), py::arg("channel_axis"), py::arg("level"), py::arg("saturation"),
+           py::arg("histogram") = "none", py::arg("pairs") = false, py::arg("sketch") = 0)
       .def("merge", &Accumulator::merge, py::arg("other"))
       .def("reset", &Accumulator::reset)
       .def("copy", &Accumulator::gathered)
       .def("cells", &Accumulator::cells, "Records as (fields, groups) float64: a copy.")
       .def("set_cells", &Accumulator::set_cells, py::arg("cells"), py::arg("dtype"), py::arg("calls") = 0)
+      .def("tier_cells", &Accumulator::tier_cells, "The record of the opt-in tiers: a copy.")
+      .def("set_tier_cells", &Accumulator::set_tier_cells, py::arg("cells"))
+      .def(
+          "tier_fields",
+          [](const Accumulator& self) {
+            py::list rows;
+            for (const TierField& field : tier_fields(self.tiers()))
+              rows.append(py::make_tuple(field.name, field.offset, field.size));
+            return rows;
+          },
+          "Name, first cell and number of cells of what the opt-in tiers keep.")
       .def_property_readonly("calls", &Accumulator::calls, "Calls measured.")
       .def_property_readonly(
           "version", [](Accumulator& self) { return self.version(); }, "Changes whenever the record does.")

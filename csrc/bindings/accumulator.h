@@ -22,13 +22,14 @@ struct Grouping {
 
 class Accumulator {
  public:
-  Accumulator(Direction direction, Per per, int64_t channel_axis, int level, double saturation);
+  Accumulator(Direction direction, Per per, int64_t channel_axis, int level, double saturation, const Tiers& tiers = {});
 
   // What a call on x would add to; raises where x does not fit what was accumulated before. `name` is the argument
   // that carries the accumulator.
   Grouping grouping(const Tensor& x, const char* name) const;
   // Adds the records of one call, all or nothing. Rows are appended, everything else is combined.
-  void absorb(const Grouping& grouping, DType dtype, const std::vector<double>& cells);
+  void absorb(const Grouping& grouping, DType dtype, const std::vector<double>& cells,
+              const std::vector<double>& tier_cells);
   void merge(const Accumulator& other);
   void reset();
 
@@ -36,6 +37,9 @@ class Accumulator {
   Direction direction() const { return direction_; }
   int level() const { return level_; }
   double saturation() const { return saturation_; }
+  // The opt-in tiers, of a call on x; none where it has no element.
+  Tiers tiers_of(const Tensor& x) const;
+  const Tiers& tiers() const { return tiers_; }
   Per per() const { return per_; }
   int64_t channel_axis() const { return channel_axis_; }
   int64_t groups() const;
@@ -59,6 +63,8 @@ class Accumulator {
 
   py::object cells() const;  // (fields, groups) float64, a copy
   void set_cells(py::object cells, const std::string& dtype, int64_t calls);
+  py::object tier_cells() const;  // float64, a copy
+  void set_tier_cells(py::object cells);
 
  private:
   void append(const double* cells, int64_t groups);
@@ -70,11 +76,13 @@ class Accumulator {
   int64_t channel_axis_;
   int level_;
   double saturation_;
+  Tiers tiers_;
   bool seen_ = false;  // whether dtype_ is settled
   DType dtype_ = DType::float32;
   int64_t groups_ = 0, calls_ = 0, order_ = 0, version_ = 0;
   bool enabled_ = true;
   std::vector<double> cells_;  // [field][group]
+  std::vector<double> tier_cells_;
   std::vector<std::shared_ptr<DeviceRecords>> records_;
 };
 

@@ -50,10 +50,12 @@ constexpr int64_t worth_releasing = 8192;  // elements; below, handing the lock 
 // The accumulator changes only after the kernel has run, with the lock held again, so a failure leaves it as it was.
 void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* parameter_gradient,
             bool locked) {
+  if (x.backend && x.size > 0 && stats && stats->tiers().any())
+    throw py::value_error("stats was made with histogram=, pairs= or sketch=, which this device does not measure");
   if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, parameter_gradient);
   if (stats && !stats->enabled()) stats = nullptr;
   Grouping grouping;
-  std::vector<double> cells;
+  std::vector<double> cells, tier_cells;
   if (stats) {
     grouping = stats->grouping(x, "stats");
     call.level = stats->level();
@@ -61,13 +63,18 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
     call.groups = grouping.groups;
     std::copy_n(grouping.stride, x.rank, call.group_stride);
     cells.resize(size_t(stats->cells_per_group() * grouping.groups));
+    call.tiers = stats->tiers_of(x);
+    tier_cells.resize(size_t(tier_cells_of(call.tiers)));
   }
   {
     std::optional<py::gil_scoped_release> release;
     if (locked && x.size >= worth_releasing) release.emplace();
-    execute(call, stats ? cells.data() : nullptr, static_cast<double*>(parameter_gradient));
+    if (call.tiers.any())
+      execute_tiered(call, cells.data(), tier_cells.data());
+    else
+      execute(call, stats ? cells.data() : nullptr, static_cast<double*>(parameter_gradient));
   }
-  if (stats) stats->absorb(grouping, x.dtype, cells);
+  if (stats) stats->absorb(grouping, x.dtype, cells, tier_cells);
 }
 
 void require(const Accumulator* stats, Direction direction, const Tensor& x) {

@@ -26,6 +26,18 @@ struct Array {
   int64_t stride[max_rank];  // bytes; like every array of this length, only the first `rank` entries are set
 };
 
+// The opt-in measurements of a forward call (ops/tiers.h).
+enum class Histogram : int { none, sampled, all };
+struct Tiers {
+  Histogram histogram = Histogram::none;
+  bool pairs = false;
+  int sketch = 0;  // buckets of a row's sketch, or 0
+  int channel_axis = 0;
+  bool any() const { return histogram != Histogram::none || pairs || sketch != 0; }
+  bool of_rows() const { return pairs || sketch != 0; }
+  bool operator==(const Tiers&) const = default;
+};
+
 struct Call {
   Direction direction;
   int activation, level;  // level: 0 none, 1 counts, 2 moments
@@ -42,6 +54,7 @@ struct Call {
   int64_t parameters = 0;  // how many gradients the trainable parameter has
   double saturation = 0;
   bool in_place = false;
+  Tiers tiers;
 };
 
 inline constexpr int item_size_of(DType dtype) { return dtype == DType::float64 ? 8 : dtype == DType::float32 ? 4 : 2; }

@@ -225,14 +225,9 @@ void run_part(void* context, int64_t i) {
 
 }  // namespace
 
-void execute(const Call& call, double* cells, double* parameter_gradient) {
-  const Kernels& kernels = *active_isa().kernels[int(call.dtype)];
-  const int64_t total = elements_of(call);
-  if (cells) init_cells(call.direction, call.level, cells, call.groups);
-  if (parameter_gradient) std::fill_n(parameter_gradient, call.parameters, 0.0);
-  if (total == 0) return;
-
-  Task task;
+Task task_of(const Call& call, double* cells) {
+  const int item = item_size_of(call.dtype);
+  Task task{};
   task.direction = call.direction;
   task.activation = call.activation;
   task.level = cells ? call.level : 0;
@@ -240,14 +235,25 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   for (int k = 0; k < call.inputs; ++k) task.in[k] = call.in[k].data;
   task.out = call.out.data;
   task.inputs_shadowed = call.in_place;
-  task.stream = !call.in_place && total * kernels.item_size * (call.inputs + 1) > streamed_from(cells);
+  task.stream = !call.in_place && elements_of(call) * item * (call.inputs + 1) > streamed_from(cells);
   std::copy_n(call.parameter, max_parameters, task.parameter);
   std::copy_n(call.parameter_varies, max_parameters, task.parameter_varies);
   task.saturation = call.saturation;
   task.cells = cells;
   task.groups = call.groups;
-  task.parameter_gradient = parameter_gradient;
   task.rank = arrange(call, task.axis);
+  return task;
+}
+
+void execute(const Call& call, double* cells, double* parameter_gradient) {
+  const Kernels& kernels = *active_isa().kernels[int(call.dtype)];
+  const int64_t total = elements_of(call);
+  if (cells) init_cells(call.direction, call.level, cells, call.groups);
+  if (parameter_gradient) std::fill_n(parameter_gradient, call.parameters, 0.0);
+  if (total == 0) return;
+
+  Task task = task_of(call, cells);
+  task.parameter_gradient = parameter_gradient;
   // The order in which a parameter's gradient is summed must not depend on whether statistics are asked for.
   if (cells && call.groups > 1 && !parameter_gradient) join_short_runs(task);
 

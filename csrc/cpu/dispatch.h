@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "kernels.h"
@@ -27,6 +28,20 @@ void init_cells(Direction direction, int level, double* cells, int64_t groups);
 // Runs the call. `cells` [cells_per_group][groups] and `parameter_gradient` [parameters] are overwritten with what this
 // call saw; either may be null.
 void execute(const Call& call, double* cells, double* parameter_gradient);
+
+// A forward call with opt-in tiers; `tier_cells` [tier_cells_of] likewise. One pass over memory.
+void execute_tiered(const Call& call, double* cells, double* tier_cells);
+int64_t tier_cells_of(const Tiers& tiers);
+void init_tiers(const Tiers& tiers, double* cells);
+void combine_tiers(const Tiers& tiers, double* into, const double* from);
+struct TierField {
+  std::string name;
+  int64_t offset, size;
+};
+std::vector<TierField> tier_fields(const Tiers& tiers);
+
+// The call as one part, on the calling thread's own terms: without scratch, gradient or split.
+Task task_of(const Call& call, double* cells);
 
 int64_t last_level_cache_bytes();
 

@@ -4,6 +4,7 @@
 // object. Nothing here may use a std template: the linker could keep this object's copy for everyone.
 #include <new>
 
+#include "observe.h"
 #include "pass.h"
 #include "walk.h"
 
@@ -69,7 +70,10 @@ void combine(Direction direction, int level, double* into, const double* from, i
     combine_groups<Geometry, Level::moments>(into, from, groups);
 }
 
-constexpr Kernels table{sizeof(S), run, combine};
+void observe(const RowBlock& block, TierJob& job) { Observer<S, T>(block, job).run(); }
+void settle(TierJob& job) { Observer<S, T>(RowBlock{}, job).settle(); }
+
+constexpr Kernels table{sizeof(S), run, combine, observe, settle};
 
 }  // namespace
 }  // namespace geoact::GEOACT_ISA

@@ -46,11 +46,40 @@ struct Task {
 
 inline constexpr int64_t scratch_bytes = 1 << 20;
 
+// Rows of x and y that a pass has just gone over, as the opt-in tiers look at them (ops/tiers.h). Axes of rows in C
+// order, outermost first; strides count bytes, [0] of x, [1] of y.
+struct RowBlock {
+  int rank = 0;
+  int64_t size[max_rank], stride[2][max_rank];
+  int64_t rows = 1, first_row = 0;
+  int64_t columns = 1, column_stride[2];
+  const char* at[2];
+};
+
+// What one job keeps while it looks at its blocks, one after the other. All memory is the caller's.
+struct TierJob {
+  static constexpr int buffer_rows = 64;
+  const Tiers* tiers;
+  double* record;         // of sums of differences from `shift` until the job is settled
+  const void* signs[2];   // compute type, per lane of a sketch
+  const int* turns;       // per block of a row
+  double* shift;          // one per number of a row's sketches
+  void* buffer;           // buffer_rows rows of them, and the two of a pair; compute type
+  void* room;             // four rows of `room_columns` elements, for rows that are not adjacent in memory
+  void* counters;         // four tables of buckets, zero
+  int64_t room_columns = 0;
+  int filled = 0;         // rows in the buffer
+  bool shifted = false;
+  bool finite[2] = {};    // whether the sketches of the pair are
+};
+
 // One instruction set x storage type.
 struct Kernels {
   int item_size;
   void (*run)(const Task&);  // one part, on the calling thread
   void (*combine)(Direction, int level, double* into, const double* from, int64_t groups);
+  void (*observe)(const RowBlock&, TierJob&);
+  void (*settle)(TierJob&);
 };
 
 struct FieldRow {

@@ -1,0 +1,279 @@
+// A call with opt-in tiers: blocks of rows small enough to stay in a core's cache, each passed over by the ordinary kernel
+// and then looked at. Where blocks begin, and which of them make a job, depends on the shape alone.
+#include <algorithm>
+#include <cstring>
+#include <memory>
+
+#include "dispatch.h"
+
+#define GEOACT_ISA scalar
+#include "../ops/tiers.h"
+#include "pool.h"
+
+namespace geoact {
+namespace {
+
+// Elements of x in a block: x and y of it share a level 2 cache. Of channels the kernel makes records per block, which
+// ought to be few.
+constexpr int64_t block_elements = 65536, block_elements_of_channels = 262144, most_jobs = 32, padding = 128;
+
+// The axes of rows in C order, and how they are cut: everything of the axes below `axis`, `step` of that one, one of
+// those above it.
+struct Cut {
+  int axes[max_rank];
+  int rank = 0;
+  int at = 0;                   // in `axes`
+  int64_t step = 1, pieces = 1;  // of axes[at]
+  int64_t blocks = 1, rows_below = 1;  // rows of one step
+};
+
+Cut cut_of(const Call& call, int64_t columns) {
+  Cut cut;
+  for (int i = 0; i < call.rank; ++i)
+    if (i != call.tiers.channel_axis) {
+      cut.axes[cut.rank++] = i;
+      cut.rows_below *= call.shape[i];
+    }
+  if (cut.rank == 0) return cut;
+  const int64_t budget = call.groups > 1 ? block_elements_of_channels : block_elements;
+  for (cut.at = 0; cut.at < cut.rank; ++cut.at) {
+    cut.rows_below /= call.shape[cut.axes[cut.at]];
+    if (cut.rows_below * columns <= budget || cut.at + 1 == cut.rank) break;
+  }
+  const int64_t size = call.shape[cut.axes[cut.at]];
+  cut.step = std::clamp<int64_t>(budget / std::max<int64_t>(1, cut.rows_below * columns), 1, size);
+  if (cut.step % 2 && cut.step < size) ++cut.step;  // blocks begin at even rows, as pairs do
+  cut.pieces = (size + cut.step - 1) / cut.step;
+  cut.blocks = cut.pieces;
+  for (int i = 0; i < cut.at; ++i) cut.blocks *= call.shape[cut.axes[i]];
+  return cut;
+}
+
+// Everything that jobs share.
+struct Work {
+  const Call* call;
+  const Kernels* kernels;
+  Cut cut;
+  int64_t columns, jobs, per_job;
+  int64_t cells_size;        // doubles of one job's records of groups
+  double *cells, *tiers;     // of all jobs; cells of the call itself where jobs share no group
+  int64_t tiers_size;
+  bool disjoint;
+  const int* turns;
+  const void* signs[2];
+  int compute_size;
+};
+
+void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std::unique_ptr<char[]>& copy) {
+  const Call& whole = *work.call;
+  const Cut& cut = work.cut;
+  Call call = whole;
+  RowBlock block;
+  int64_t start[max_rank] = {}, row = 0, rest = index / cut.pieces;
+  for (int i = cut.at - 1; i >= 0; --i) {
+    start[i] = rest % whole.shape[cut.axes[i]];
+    rest /= whole.shape[cut.axes[i]];
+  }
+  int64_t rows_in = cut.rows_below;
+  if (cut.rank) start[cut.at] = index % cut.pieces * cut.step;
+  for (int i = cut.at; i >= 0 && cut.rank; --i) {
+    row += start[i] * rows_in;
+    rows_in *= whole.shape[cut.axes[i]];
+  }
+  int64_t group = 0;
+  for (int i = 0; i <= cut.at && cut.rank; ++i) {
+    const int axis = cut.axes[i];
+    call.shape[axis] = i < cut.at ? 1 : std::min(cut.step, whole.shape[axis] - start[i]);
+    call.in[0].data += start[i] * whole.in[0].stride[axis];
+    call.out.data += start[i] * whole.out.stride[axis];
+    group += start[i] * whole.group_stride[axis];
+    for (int k = 0; k < max_parameters; ++k)
+      if (whole.parameter_varies[k])
+        call.parameter[k] = static_cast<const char*>(call.parameter[k]) +
+                            start[i] * whole.parameter_step[axis] * work.compute_size;
+  }
+  const int item = work.kernels->item_size;
+  block.columns = work.columns;
+  block.first_row = row;
+  block.at[0] = call.in[0].data, block.at[1] = call.out.data;
+  const int channel = whole.tiers.channel_axis;
+  for (int side = 0; side < 2; ++side)
+    block.column_stride[side] = whole.rank ? (side ? whole.out : whole.in[0]).stride[channel] : item;
+  for (int i = 0; i < cut.rank; ++i) {
+    const int axis = cut.axes[i];
+    if (call.shape[axis] == 1) continue;
+    block.size[block.rank] = call.shape[axis];
+    for (int side = 0; side < 2; ++side)
+      block.stride[side][block.rank] = (side ? whole.out : whole.in[0]).stride[axis];
+    block.rows *= call.shape[axis];
+    ++block.rank;
+  }
+  if (whole.in_place) {  // x as it was
+    if (!copy) copy.reset(new char[size_t(cut.step * cut.rows_below * block.columns * item)]);
+    char* to = copy.get();
+    int64_t at[max_rank] = {};
+    const char* from = block.at[0];
+    for (int64_t r = 0; r < block.rows; ++r) {
+      if (block.column_stride[0] == item)
+        std::memcpy(to, from, size_t(block.columns * item));
+      else
+        for (int64_t c = 0; c < block.columns; ++c)
+          std::memcpy(to + c * item, from + c * block.column_stride[0], size_t(item));
+      to += block.columns * item;
+      for (int i = block.rank - 1; i >= 0; --i) {
+        from += block.stride[0][i];
+        if (++at[i] < block.size[i]) break;
+        from -= block.stride[0][i] * block.size[i];
+        at[i] = 0;
+      }
+    }
+    block.at[0] = copy.get();
+    block.column_stride[0] = item;
+    int64_t stride = block.columns * item;
+    for (int i = block.rank - 1; i >= 0; --i) {
+      block.stride[0][i] = stride;
+      stride *= block.size[i];
+    }
+  }
+  Task task = task_of(call, cells ? cells + group : nullptr);
+  task.scratch = thread_scratch();
+  work.kernels->run(task);
+  work.kernels->observe(block, job);
+}
+
+void run_job(void* context, int64_t i) {
+  const Work& work = *static_cast<const Work*>(context);
+  const Tiers& tiers = work.call->tiers;
+  const int numbers = scalar::Sketches::sides * tiers.sketch, item = work.kernels->item_size;
+  TierJob job{};
+  job.tiers = &tiers;
+  job.record = work.tiers + i * work.tiers_size;
+  for (int s = 0; s < 2; ++s) job.signs[s] = work.signs[s];
+  job.turns = work.turns;
+  std::vector<double> shift(size_t(numbers), 0.0);
+  std::vector<uint32_t> counters(size_t(tiers.histogram != Histogram::none ? 4 * scalar::Buckets::size : 0), 0);
+  job.shift = shift.data();
+  job.counters = counters.data();
+  std::unique_ptr<char[]> buffer(new char[size_t(TierJob::buffer_rows + 2) * numbers * work.compute_size]);
+  job.buffer = buffer.get();
+  job.room_columns = work.columns + padding;
+  std::unique_ptr<char[]> room(new char[size_t(4 * job.room_columns * item)]);
+  job.room = room.get();
+  std::unique_ptr<char[]> copy;
+  double* const cells = !work.cells ? nullptr : work.disjoint ? work.cells : work.cells + i * work.cells_size;
+  const int64_t end = std::min(work.cut.blocks, (i + 1) * work.per_job);
+  for (int64_t b = i * work.per_job; b < end; ++b) run_block(work, b, cells, job, copy);
+  work.kernels->settle(job);
+}
+
+}  // namespace
+
+int64_t tier_cells_of(const Tiers& tiers) { return scalar::TierLayout(tiers).size; }
+void init_tiers(const Tiers& tiers, double* cells) { scalar::TierLayout(tiers).init(cells); }
+void combine_tiers(const Tiers& tiers, double* into, const double* from) {
+  scalar::TierLayout(tiers).combine(into, from);
+}
+
+std::vector<TierField> tier_fields(const Tiers& tiers) {
+  using scalar::Buckets, scalar::Pairs, scalar::Sketches;
+  const scalar::TierLayout layout(tiers);
+  std::vector<TierField> fields;
+  const auto add_pairs = [&](const std::string& prefix, int at) {
+    constexpr const char* names[] = {"count",     "identical", "collisions",  "nonfinite",
+                                     "sum_sq_x", "sum_sq_y",  "least_ratio", "greatest_ratio"};
+    for (int i = 0; i < Pairs::ratio; ++i) fields.push_back({prefix + names[i], at + i, 1});
+    fields.push_back({prefix + "ratio", at + Pairs::ratio, Buckets::of_size});
+  };
+  if (layout.histogram_x >= 0) {
+    fields.push_back({"histogram_x", layout.histogram_x, Buckets::size});
+    fields.push_back({"histogram_y", layout.histogram_y, Buckets::size});
+  }
+  if (layout.pairs >= 0) add_pairs("pairs_", layout.pairs);
+  if (layout.sketch >= 0) {
+    const Sketches& s = layout.sketches;
+    constexpr const char* sides[] = {"s_of_x", "t_of_x", "s_of_y", "t_of_y"};
+    constexpr const char* products[] = {"xx", "yy", "xy"};
+    fields.push_back({"sketch_rows", layout.sketch + Sketches::rows, 1});
+    fields.push_back({"sketch_nonfinite", layout.sketch + Sketches::nonfinite, 1});
+    for (int i = 0; i < Sketches::sides; ++i) {
+      fields.push_back({std::string("sketch_mean_") + sides[i], layout.sketch + s.mean(i), s.k});
+      fields.push_back({std::string("sketch_deviation_") + sides[i], layout.sketch + s.deviation(i), s.k});
+    }
+    for (int i = 0; i < Sketches::products; ++i)
+      fields.push_back({std::string("sketch_") + products[i], layout.sketch + s.product(i), int64_t(s.k) * s.k});
+    add_pairs("sketch_pairs_", layout.sketch + s.pairs());
+  }
+  return fields;
+}
+
+void execute_tiered(const Call& call, double* cells, double* tier_cells) {
+  const Kernels& kernels = *active_isa().kernels[int(call.dtype)];
+  const scalar::TierLayout layout(call.tiers);
+  layout.init(tier_cells);
+  if (cells) init_cells(call.direction, call.level, cells, call.groups);
+  if (elements_of(call) == 0) return;
+
+  Work work{};
+  work.call = &call;
+  work.kernels = &kernels;
+  work.columns = call.rank ? call.shape[call.tiers.channel_axis] : 1;
+  work.cut = cut_of(call, work.columns);
+  work.per_job = (work.cut.blocks + most_jobs - 1) / most_jobs;
+  // Jobs begin at even rows: where an index of the axes above has an odd number of rows, at every other one.
+  const bool odd = work.cut.rank && work.cut.rows_below * call.shape[work.cut.axes[work.cut.at]] % 2;
+  if (odd) work.per_job = (work.per_job + 2 * work.cut.pieces - 1) / (2 * work.cut.pieces) * (2 * work.cut.pieces);
+  work.jobs = (work.cut.blocks + work.per_job - 1) / work.per_job;
+  work.tiers_size = layout.size;
+  work.compute_size = kernels.item_size == 8 ? 8 : 4;
+  // Rows belong to one job each; all other groups are met by all jobs.
+  work.disjoint = false;
+  if (call.groups > 1) {
+    work.disjoint = true;
+    for (int i = 0; i < work.cut.rank; ++i)
+      work.disjoint &= call.shape[work.cut.axes[i]] == 1 || call.group_stride[work.cut.axes[i]] != 0;
+  }
+
+  const int k = call.tiers.sketch;
+  std::vector<int> turns;
+  std::vector<char> signs;
+  if (k) {
+    const int64_t blocks = (work.columns + k - 1) / k;
+    turns.resize(size_t(blocks));
+    signs.resize(size_t(2 * blocks * k * work.compute_size));
+    for (int64_t b = 0; b < blocks; ++b) {
+      turns[size_t(b)] = scalar::SketchFold::turn(b, k);
+      for (int set = 0; set < 2; ++set)
+        for (int i = 0; i < k; ++i) {
+          const bool negative = scalar::SketchFold::negative(b, i ^ turns[size_t(b)], set);
+          char* const to = signs.data() + ((set * blocks + b) * k + i) * work.compute_size;
+          const double wide = negative ? -1 : 1;
+          const float narrow = float(wide);
+          std::memcpy(to, work.compute_size == 8 ? static_cast<const void*>(&wide) : &narrow, size_t(work.compute_size));
+        }
+    }
+    work.turns = turns.data();
+    work.signs[0] = signs.data();
+    work.signs[1] = signs.data() + blocks * k * work.compute_size;
+  }
+
+  work.cells_size = cells ? cells_per_group(call.direction, call.level) * call.groups : 0;
+  std::unique_ptr<double[]> records;
+  work.cells = cells;
+  if (cells && !work.disjoint && work.jobs > 1) {
+    records.reset(new double[size_t(work.jobs * work.cells_size)]);
+    for (int64_t i = 0; i < work.jobs; ++i)
+      init_cells(call.direction, call.level, records.get() + i * work.cells_size, call.groups);
+    work.cells = records.get();
+  }
+  const std::unique_ptr<double[]> tiers(new double[size_t(work.jobs * layout.size)]);
+  for (int64_t i = 0; i < work.jobs; ++i) std::fill_n(tiers.get() + i * layout.size, layout.size, 0.0);
+  work.tiers = tiers.get();
+  for (int64_t i = 0; i < work.jobs; ++i) layout.init(tiers.get() + i * layout.size);
+  parallel_for(work.jobs, run_job, &work);
+  for (int64_t i = 0; i < work.jobs; ++i) {
+    if (records) kernels.combine(call.direction, call.level, cells, records.get() + i * work.cells_size, call.groups);
+    layout.combine(tier_cells, tiers.get() + i * layout.size);
+  }
+}
+
+}  // namespace geoact

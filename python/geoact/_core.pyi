@@ -9,7 +9,20 @@ _api: object  # what geoact._torch runs the kernels through
 class Accumulator:
     """Running records of all groups; the state of geoact.GeometryStats."""
 
-    def __init__(self, direction: str, per: str, channel_axis: int, level: str, saturation: float) -> None: ...
+    def __init__(
+        self,
+        direction: str,
+        per: str,
+        channel_axis: int,
+        level: str,
+        saturation: float,
+        histogram: str = "none",
+        pairs: bool = False,
+        sketch: int = 0,
+    ) -> None: ...
+    def tier_cells(self) -> npt.NDArray[np.float64]: ...
+    def set_tier_cells(self, cells: npt.NDArray[np.float64]) -> None: ...
+    def tier_fields(self) -> list[tuple[str, int, int]]: ...
     @property
     def groups(self) -> int: ...
     @property

@@ -108,11 +108,27 @@ class Activation:
         **named: object,
     ) -> _Any:  # noqa: ANN401
         """Apply the activation to x; see the docstring of the row."""
+        if stats is not None and getattr(stats, "_reservoir", None) is not None:
+            return stats._keeping(x, lambda: self._run(x, values, out, stats, gradient_stats, named))
         frontend = _frontends.BY_TYPE.get(type(x)) or _frontends.find(x)
         if values or named or self._defaults is None:
             row, values, channel_axis = self._bind(values, named)
             return frontend.forward(row, x, values, out, stats, gradient_stats, channel_axis)
         return frontend.forward(self, x, self._defaults, out, stats, gradient_stats, 1)
+
+    def _run(
+        self,
+        x: _Any,  # noqa: ANN401
+        values: tuple[object, ...],
+        out: object,
+        stats: _GeometryStats | None,
+        gradient_stats: _GradientStats | None,
+        named: dict[str, object],
+    ) -> _Any:  # noqa: ANN401
+        """The call, for who has something to do before and after it."""
+        frontend = _frontends.BY_TYPE.get(type(x)) or _frontends.find(x)
+        row, values, channel_axis = self._bind(values, named)
+        return frontend.forward(row, x, values, out, stats, gradient_stats, channel_axis)
 
     def backward(
         self,

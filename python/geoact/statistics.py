@@ -7,8 +7,10 @@ derived values (:mod:`geoact._derived`) are computed when they are read. Imports
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
@@ -17,6 +19,8 @@ import numpy.typing as npt
 
 from geoact import _core
 from geoact._derived import COUNTS, GRADIENT, LAYER_COUNTS, LAYER_GRADIENT, LAYER_MOMENTS, MOMENTS, Derived
+from geoact._reservoir import Reservoir
+from geoact._tiers import HISTOGRAM, PAIRS, SKETCH, Histogram, PairDistances, Sketch, Tier, unpack
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +42,14 @@ _MOMENTS = COUNTS + MOMENTS, LAYER_COUNTS + LAYER_MOMENTS
 # By name, for each of the pairs that ``_rows`` may return.
 _BY_NAME = {
     id(pair): tuple({row.name: row for row in rows} for rows in pair) for pair in (_COUNTS, _MOMENTS, _GRADIENT)
+}
+
+
+# Of a number of the tiers: what has to be asked for.
+_TIER_OF = {
+    row.name: asked
+    for rows, asked in ((HISTOGRAM, "histogram=True"), (PAIRS, "pairs=True"), (SKETCH, "sketch=64"))
+    for row in rows
 }
 
 
@@ -77,8 +89,9 @@ class _Statistics(Numbered, ABC):
     """What both accumulators share: settings, merging, reading, printing."""
 
     _direction: ClassVar[str]
+    _reservoir: Reservoir | None = None
 
-    def __init__(self, per: str, channel_axis: int, level: str, saturation: float) -> None:
+    def __init__(self, per: str, channel_axis: int, level: str, saturation: float, **tiers: Any) -> None:  # noqa: ANN401
         self._per = _check("per", per, ("tensor", "channel", "row"))
         self._level = _check("level", level, ("counts", "moments"))
         if isinstance(channel_axis, bool) or not isinstance(channel_axis, int):
@@ -87,7 +100,7 @@ class _Statistics(Numbered, ABC):
             raise TypeError(f"saturation must be a number, got {type(saturation).__name__}")
         self._channel_axis = channel_axis
         self._saturation = float(saturation)
-        self._accumulator = _core.Accumulator(self._direction, per, channel_axis, level, self._saturation)
+        self._accumulator = _core.Accumulator(self._direction, per, channel_axis, level, self._saturation, **tiers)
         self._read: tuple[int, dict[str, npt.NDArray[np.float64]]] = (-1, {})
         self._number()
 
@@ -180,13 +193,17 @@ class _Statistics(Numbered, ABC):
             if self._per != "channel":
                 raise ValueError(f"{name} compares channels: use per='channel' (this one has per={self._per!r})")
             return self._compute(layer[name]) if self.groups else float("nan")
+        if name in self._tier_rows():
+            return self._tier(name)
+        if name in _TIER_OF:
+            raise ValueError(f"{name} needs {_TIER_OF[name]} (this one is {self!r})")
         if self._level == "counts" and any(row.name == name for row in MOMENTS + LAYER_MOMENTS):
             raise ValueError(f"{name} needs level='moments' (this one has level='counts')")
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     def __dir__(self) -> list[str]:
         group, layer = self._rows()
-        return sorted({*super().__dir__(), *(row.name for row in group + layer)})
+        return sorted({*super().__dir__(), *(row.name for row in group + layer), *self._tier_rows()})
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as plain Python values that JSON can hold (NaN included).
@@ -208,7 +225,16 @@ class _Statistics(Numbered, ABC):
         }
         if self._per == "channel":
             result["layer"] = {row.name: getattr(self, row.name) for row in layer}
+        if tiers := self._tier_rows():
+            result["tiers"] = {name: self._tier(name) for name in tiers}
         return result
+
+    def _tier_rows(self) -> dict[str, Tier]:
+        """Numbers of the opt-in tiers that were asked for, by name."""
+        return {}
+
+    def _tier(self, name: str) -> float:
+        raise AttributeError(name)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Derived values as a pandas DataFrame, one row per group.
@@ -239,6 +265,7 @@ class _Statistics(Numbered, ABC):
         twin.__dict__.update(self.__dict__)
         twin._accumulator = self._accumulator.copy()
         twin._read = (-1, {})
+        twin._reservoir = self._reservoir and self._reservoir.copy()
         twin._number()
         return twin
 
@@ -254,7 +281,13 @@ class _Statistics(Numbered, ABC):
         """
         if type(other) is not type(self):
             raise TypeError(f"other must be a {type(self).__name__}, got {type(other).__name__}")
+        together = None
+        if self._reservoir is not None or other._reservoir is not None:
+            if self._reservoir is None or other._reservoir is None:
+                raise ValueError("other has a different reservoir; only like statistics merge")
+            together = self._reservoir.merged(other._reservoir)
         self._accumulator.merge(other._accumulator)
+        self._reservoir = together
         return self
 
     def __add__(self: _Self, other: _Self) -> _Self:
@@ -301,9 +334,13 @@ class _Statistics(Numbered, ABC):
     def reset(self) -> None:
         """Forget everything measured; the settings stay, and so does ``enabled``."""
         self._accumulator.reset()
+        if self._reservoir is not None:
+            self._reservoir.reset()
 
     def __getstate__(self) -> dict[str, Any]:
         return {
+            "tiers": self._accumulator.tier_cells(),
+            "reservoir": self._reservoir,
             "schema": _SCHEMA,
             "settings": self._settings(),
             "cells": self._accumulator.cells(),
@@ -315,8 +352,10 @@ class _Statistics(Numbered, ABC):
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.get("schema") != _SCHEMA:
             raise ValueError(f"pickle of schema {state.get('schema')!r}; this version reads {_SCHEMA}")
-        _Statistics.__init__(self, **state["settings"])
+        type(self).__init__(self, **state["settings"])
         self._accumulator.set_cells(state["cells"], state["dtype"], state.get("calls", 0))
+        self._accumulator.set_tier_cells(state.get("tiers", np.empty(0)))  # those of 0.1 have no tiers
+        self._reservoir = state.get("reservoir")
         self.enabled = state.get("enabled", True)  # pickles of 0.1 have none
 
     # --- printing ---
@@ -329,8 +368,9 @@ class _Statistics(Numbered, ABC):
     def __str__(self) -> str:
         group, layer = self._rows()
         title = f"{type(self).__name__} per {self._per}, {self.dtype or 'no data yet'}"
+        tiers = [f"  {name:<20} {self._tier(name):>14.6g}" for name in self._tier_rows()]
         if self._per == "tensor":
-            return "\n".join([title, *(f"  {row.name:<20} {self._compute(row):>14.6g}" for row in group)])
+            return "\n".join([title, *(f"  {row.name:<20} {self._compute(row):>14.6g}" for row in group), *tiers])
         if self.groups == 0:
             return title
         lines = [f"{title}, {self.groups} {self._per}s", f"  {'':<20} {'min':>12} {'median':>12} {'max':>12}"]
@@ -341,7 +381,7 @@ class _Statistics(Numbered, ABC):
             lines.append(f"  {row.name:<20} {low:>12.5g} {middle:>12.5g} {high:>12.5g}")
         if self._per == "channel":
             lines += ["  whole layer", *(f"  {row.name:<20} {self._compute(row):>12.5g}" for row in layer)]
-        return "\n".join(lines)
+        return "\n".join(lines + (["  all data", *tiers] if tiers else []))
 
 
 class GeometryStats(_Statistics):
@@ -358,6 +398,19 @@ class GeometryStats(_Statistics):
         "counts" keeps exact counts and extremes only; "moments" adds means, variances, covariance and slopes.
     saturation : float
         An element counts as saturated where |f'| is below it; between 0 and 1.
+    histogram : bool or "all"
+        Counts of x and y in buckets of a quarter octave, of one value in eight (True) or of every value ("all").
+    pairs : bool
+        Distances of adjacent rows before and after; x must have two axes or more.
+    sketch : {0, 32, 64, 128}
+        Numbers per row of a sketch, for participation ratio and linear CKA without keeping rows.
+    reservoir : int
+        Rows of x and y kept, a uniform sample of all; for ranks and neighbours, post hoc.
+    seed : int
+        Of the reservoir.
+
+    The tiers (from ``histogram`` on) are of all data, whatever ``per`` says, and measured in the same pass; a row is
+    what lies along ``channel_axis``. docs/tiers.md says what they cost and how exact they are.
 
     Notes
     -----
@@ -379,8 +432,105 @@ class GeometryStats(_Statistics):
         channel_axis: int = -1,
         level: str = "moments",
         saturation: float = 0.05,
+        *,
+        histogram: bool | str = False,
+        pairs: bool = False,
+        sketch: int = 0,
+        reservoir: int = 0,
+        seed: int = 0,
     ) -> None:
-        super().__init__(per, channel_axis, level, saturation)
+        if not isinstance(histogram, (bool, str)) or (isinstance(histogram, str) and histogram != "all"):
+            kind = TypeError if not isinstance(histogram, (bool, str)) else ValueError
+            raise kind(f"histogram is {histogram!r} (accepted: False, True, 'all')")
+        if not isinstance(pairs, bool):
+            raise TypeError(f"pairs must be a bool, got {type(pairs).__name__}")
+        for name, value in (("sketch", sketch), ("reservoir", reservoir), ("seed", seed)):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+            if value < 0:
+                raise ValueError(f"{name} must not be negative, got {value}")
+        if sketch not in (0, 32, 64, 128):
+            raise ValueError(f"sketch is {sketch} (accepted: 0, 32, 64, 128)")
+        self._histogram, self._pairs, self._k, self._seed = histogram, pairs, sketch, seed
+        counted = "all" if histogram == "all" else "sampled" if histogram else "none"
+        super().__init__(per, channel_axis, level, saturation, histogram=counted, pairs=pairs, sketch=sketch)
+        self._reservoir = Reservoir(reservoir, seed) if reservoir else None
+
+    def _settings(self) -> dict[str, Any]:
+        asked = {"histogram": self._histogram, "pairs": self._pairs, "sketch": self._k}
+        if self._reservoir is not None:
+            asked.update(reservoir=self._reservoir.size, seed=self._seed)
+        return {**super()._settings(), **{name: value for name, value in asked.items() if value}}
+
+    # --- the opt-in tiers ---
+
+    def _unpacked(self) -> dict[str, npt.NDArray[np.float64]]:
+        return unpack(self._accumulator.tier_cells(), self._accumulator.tier_fields())
+
+    def _asked(self, what: object, how: str) -> None:
+        if not what:
+            raise ValueError(f"this was not measured: ask for {how} (this one is {self!r})")
+
+    @property
+    def histogram_x(self) -> Histogram:
+        """The distribution of x; needs ``histogram``."""
+        self._asked(self._histogram, "histogram=True")
+        return Histogram(self._unpacked()["histogram_x"])
+
+    @property
+    def histogram_y(self) -> Histogram:
+        """The distribution of y; needs ``histogram``."""
+        self._asked(self._histogram, "histogram=True")
+        return Histogram(self._unpacked()["histogram_y"])
+
+    @property
+    def pairs(self) -> PairDistances:
+        """Distances of adjacent rows; needs ``pairs``."""
+        self._asked(self._pairs, "pairs=True")
+        return PairDistances(self._unpacked(), "pairs_")
+
+    @property
+    def sketch(self) -> Sketch:
+        """What the sketches tell; needs ``sketch``."""
+        self._asked(self._k, "sketch=64")
+        return Sketch(self._unpacked(), self._k)
+
+    @property
+    def reservoir(self) -> Reservoir:
+        """The rows kept; needs ``reservoir``."""
+        self._asked(self._reservoir, "reservoir=256")
+        assert self._reservoir is not None
+        return self._reservoir
+
+    def _keeping(self, x: Any, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Run a call on x and keep rows of it; those of x are taken first, for y may overwrite them."""
+        reservoir = self.reservoir
+        if not self.enabled:
+            return call()
+        shape = getattr(x, "shape", ())
+        if len(shape) < 2 or not -len(shape) <= self._channel_axis < len(shape):
+            raise ValueError(
+                f"stats was made with reservoir={reservoir.size}, channel_axis={self._channel_axis}, which keeps rows, "
+                f"but x has shape {tuple(shape)} (accepted: two axes or more)"
+            )
+        channels = shape[self._channel_axis]
+        if reservoir.kept and reservoir.x.shape[1] != channels:
+            raise ValueError(f"stats keeps rows of {reservoir.x.shape[1]} channels, but x has {channels}")
+        plan = reservoir.plan(math.prod(shape) // channels if channels else 0)
+        before = plan.take(x, self._channel_axis)
+        y = call()
+        plan.carry_out(before, plan.take(y, self._channel_axis))
+        return y
+
+    def _tier_rows(self) -> dict[str, Tier]:
+        asked = ((self._histogram, HISTOGRAM), (self._pairs, PAIRS), (self._k, SKETCH))
+        return {row.name: row for on, rows in asked if on for row in rows}
+
+    def _tier(self, name: str) -> float:
+        row = self._tier_rows()[name]
+        if row in HISTOGRAM:
+            return row.of(self.histogram_x, self.histogram_y)
+        return row.of(self.pairs if row in PAIRS else self.sketch)
 
     def _rows(self) -> tuple[tuple[Derived, ...], tuple[Derived, ...]]:
         return _COUNTS if self._level == "counts" else _MOMENTS

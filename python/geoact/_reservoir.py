@@ -1,0 +1,247 @@
+"""A reservoir: whole rows of x and y, a uniform sample of all that were seen, for what needs rows (ranks, neighbours).
+
+Which rows are taken follows from the seed and the numbers of rows alone, so accumulators of one seed keep the same
+samples at every layer. Nothing is read but the rows that are kept. Post-hoc measures use SciPy. Imports NumPy only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+class Reservoir:
+    """A uniform sample of at most ``size`` rows (Li 1994, "Reservoir-sampling algorithms", algorithm L).
+
+    Attributes
+    ----------
+    size : int
+        Rows kept at most.
+    seen : int
+        Rows offered.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self.size, self.seed = size, seed
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all rows."""
+        self.seen = 0
+        self._rows: list[tuple[Any, Any]] = []  # (x, y) of each slot, arrays of one row or (array of rows, index)
+        self._draw = np.random.default_rng([self.seed, self.size])
+        self._weight, self._next = 1.0, -1
+
+    @property
+    def kept(self) -> int:
+        """Rows in it now."""
+        return len(self._rows)
+
+    # --- choosing rows ---
+
+    def _skip(self) -> None:
+        """The next row that will be taken: algorithm L jumps over those that will not."""
+        self._weight *= math.exp(math.log(1 - self._draw.random()) / self.size)
+        self._jump()
+
+    def _jump(self) -> None:
+        # log1p keeps digits when the weight is small; of a weight of 1 the next row is the next.
+        gap = math.log(1 - self._draw.random()) / math.log1p(-self._weight) if self._weight < 1 else 0
+        self._next += int(min(gap, 2.0**62)) + 1
+
+    def plan(self, rows: int) -> Plan:
+        """Which of the next ``rows`` rows are kept, and where. Nothing changes until the plan is carried out."""
+        twin = Reservoir.__new__(Reservoir)
+        twin.__dict__.update(self.__dict__)
+        twin._draw = np.random.default_rng()
+        twin._draw.bit_generator.state = self._draw.bit_generator.state
+        taken: dict[int, int] = {}  # slot -> row; a later one replaces an earlier
+        fill = min(rows, max(0, self.size - self.seen))
+        taken.update((self.seen + i, i) for i in range(fill))
+        if self.seen < self.size <= self.seen + fill:
+            twin._next = self.size - 1
+            twin._skip()
+        end = self.seen + rows
+        while self.size <= end and twin._next < end:
+            taken[int(twin._draw.integers(self.size))] = twin._next - self.seen
+            twin._skip()
+        twin.seen = end
+        return Plan(self, twin, list(taken), np.fromiter(taken.values(), np.int64, len(taken)))
+
+    # --- rows ---
+
+    @property
+    def x(self) -> npt.NDArray[Any]:
+        """Kept rows of the pre-activation, (kept, channels), float32 or float64."""
+        return self._table(0)
+
+    @property
+    def y(self) -> npt.NDArray[Any]:
+        """Kept rows of the activation, as stored, in the order of ``x``."""
+        return self._table(1)
+
+    def _table(self, side: int) -> npt.NDArray[Any]:
+        if not self._rows:
+            return np.empty((0, 0), np.float32)
+        self._rows = [(_on_host(x), _on_host(y)) for x, y in self._rows]
+        return np.stack([row[side] for row in self._rows])
+
+    def merged(self, other: Reservoir) -> Reservoir:
+        """A uniform sample of the rows of both."""
+        if other.size != self.size:
+            raise ValueError(f"other has reservoir={other.size}, this one {self.size}; only like statistics merge")
+        if self.kept and other.kept and self.x.shape[1] != other.x.shape[1]:
+            raise ValueError(f"other holds rows of {other.x.shape[1]} channels, this one of {self.x.shape[1]}")
+        result = Reservoir(self.size, self.seed)
+        draw = result._draw = np.random.default_rng([self.seed, self.size, self.seen, other.seen])
+        result.seen = self.seen + other.seen
+        if result.seen <= self.size:
+            result._rows = self._rows + other._rows
+            if result.seen == self.size:
+                result._next = self.size - 1
+                result._skip()
+            return result
+        mine = int(draw.hypergeometric(self.seen, other.seen, self.size))
+        for part, count in ((self, mine), (other, self.size - mine)):
+            result._rows += [part._rows[i] for i in draw.choice(part.kept, count, replace=False)]
+        # The largest of the `size` smallest of `seen` uniform numbers: where algorithm L goes on.
+        result._weight, result._next = float(draw.beta(self.size, result.seen - self.size + 1)), result.seen - 1
+        result._jump()
+        return result
+
+    def copy(self) -> Reservoir:
+        """An independent copy; rows are shared, they are never written to."""
+        twin = Reservoir.__new__(Reservoir)
+        twin.__dict__.update(self.__dict__)
+        twin._rows = list(self._rows)
+        twin._draw = np.random.default_rng()
+        twin._draw.bit_generator.state = self._draw.bit_generator.state
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_rows": [(_on_host(x), _on_host(y)) for x, y in self._rows]}
+
+    # --- what rows tell ---
+
+    def _distances(self) -> tuple[Array, Array]:
+        try:
+            from scipy.spatial.distance import pdist
+        except ImportError as error:
+            raise ImportError("measures of a reservoir need SciPy: pip install geoact[study]") from error
+        x, y = self.x.astype(np.float64), self.y.astype(np.float64)
+        good = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1) if len(x) else np.zeros(0, bool)
+        if good.sum() < 3:
+            raise ValueError(f"the reservoir holds {int(good.sum())} finite rows; distances are compared from 3 on")
+        return pdist(x[good]), pdist(y[good])
+
+    def spearman(self) -> float:
+        """Rank correlation of all distances before and after; 0 where one side has none that differ."""
+        from scipy.stats import rankdata
+
+        before, after = (rankdata(d) for d in self._distances())
+        before, after = before - before.mean(), after - after.mean()
+        below = math.sqrt(float(before @ before) * float(after @ after))
+        return float(before @ after) / below if below else 0.0
+
+    def stress(self) -> float:
+        """Kruskal's stress-1 of the best multiple of the distances after: sqrt(sum (d_x - a d_y)^2 / sum d_x^2)."""
+        before, after = self._distances()
+        below = float(after @ after)
+        scale = float(before @ after) / below if below else 0.0
+        return float(np.sqrt(np.sum((before - scale * after) ** 2) / np.sum(before**2)))
+
+    def _neighbours(self, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        from scipy.spatial.distance import squareform
+
+        tables = [squareform(d) for d in self._distances()]
+        rows = len(tables[0])
+        if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k < rows / 2:
+            raise ValueError(f"k is {k!r} (accepted: a whole number from 1 to below half of the {rows} finite rows)")
+        for table in tables:
+            np.fill_diagonal(table, -1)  # first in every order
+        before, after = (np.argsort(np.argsort(table, axis=1, kind="stable"), axis=1) for table in tables)
+        return before, after
+
+    def neighbour_overlap(self, k: int = 10) -> float:
+        """Share of the k nearest rows before that are among the k nearest after, mean over rows."""
+        before, after = self._neighbours(k)
+        both = (before >= 1) & (before <= k) & (after >= 1) & (after <= k)
+        return float(both.sum() / (len(before) * k))
+
+    def trustworthiness(self, k: int = 10) -> float:
+        """Whether neighbours after were near before: 1 where none is new (Venna, Kaski 2001)."""
+        before, after = self._neighbours(k)
+        rows = len(before)
+        new = (after >= 1) & (after <= k) & (before > k)
+        return float(1 - 2 / (rows * k * (2 * rows - 3 * k - 1)) * np.sum((before - k)[new]))
+
+    def rankme(self, of: str = "y") -> float:
+        """exp of the entropy of the normalised singular values of the rows: effective rank (Garrido et al. 2023).
+
+        Parameters
+        ----------
+        of : {"x", "y"}
+        """
+        if of not in ("x", "y"):
+            raise ValueError(f"of is {of!r} (accepted: 'x', 'y')")
+        rows = (self.x if of == "x" else self.y).astype(np.float64)
+        if not rows.size or not np.isfinite(rows).all():
+            raise ValueError("the reservoir is empty or holds NaN or infinity")
+        values = np.linalg.svd(rows, compute_uv=False)
+        p = values[values > 0] / values.sum()
+        return float(np.exp(-np.sum(p * np.log(p))))
+
+
+class Plan:
+    """The rows of one call that are kept."""
+
+    def __init__(self, of: Reservoir, then: Reservoir, slots: list[int], rows: npt.NDArray[np.int64]) -> None:
+        self._of, self._then, self._slots, self.rows = of, then, slots, rows
+
+    def take(self, array: Any, channel_axis: int) -> Any:  # noqa: ANN401
+        """The chosen rows of an array of NumPy, CuPy or torch, as (chosen, channels); a copy."""
+        axis = channel_axis % array.ndim
+        shape = tuple(n for i, n in enumerate(array.shape) if i != axis)
+        index: list[Any] = list(np.unravel_index(self.rows, shape))
+        if hasattr(array, "detach"):  # torch
+            import torch
+
+            array = array.detach()
+            index = [torch.from_numpy(i).to(array.device) for i in index]
+        index.insert(axis, slice(None))
+        taken = array[tuple(index)]
+        # Indices side by side stay where they were: behind the channels of axis 0.
+        return taken.T if axis == 0 else taken
+
+    def carry_out(self, x: Any, y: Any) -> None:  # noqa: ANN401
+        """Keep what was taken."""
+        rows, of = list(self._of._rows), self._of
+        for i, slot in sorted(enumerate(self._slots), key=lambda pair: pair[1]):
+            row = ((x, i), (y, i))
+            if slot < len(rows):
+                rows[slot] = row
+            else:
+                rows.append(row)
+        of.__dict__.update({**self._then.__dict__, "_rows": rows})
+
+
+def _on_host(row: Any) -> npt.NDArray[Any]:  # noqa: ANN401
+    """One row as a NumPy array; rows on a device are read when they are asked for."""
+    if isinstance(row, np.ndarray):
+        return row
+    table, i = row
+    one = table[i]
+    if hasattr(one, "detach"):  # torch
+        import torch
+
+        one = one.detach().cpu()
+        one = (one if one.dtype == torch.float64 else one.float()).numpy()
+    elif hasattr(one, "get"):  # CuPy
+        one = one.get()
+    wide = np.float64 if one.dtype == np.float64 else np.float32
+    return np.array(one, dtype=wide)

@@ -60,17 +60,17 @@ struct RowBlock {
 struct TierJob {
   static constexpr int buffer_rows = 64;
   const Tiers* tiers;
-  double* record;         // of sums of differences from `shift` until the job is settled
-  const void* signs[2];   // compute type, per lane of a sketch
-  const int* turns;       // per block of a row
-  double* shift;          // one per number of a row's sketches
-  void* buffer;           // buffer_rows rows of them, and the two of a pair; compute type
-  void* room;             // four rows of `room_columns` elements, for rows that are not adjacent in memory
-  void* counters;         // four tables of buckets, zero
+  double* record;        // of sums of differences from `shift` until the job is settled
+  const void* signs[2];  // compute type, per lane of a sketch
+  const int* turns;      // per block of a row
+  double* shift;         // one per number of a row's sketches
+  void* buffer;          // buffer_rows rows of them, the two of a pair, and the shift; compute type
+  void* room;            // four rows of `room_columns` elements, for rows that are not adjacent in memory
+  void* counters;        // four tables of buckets, zero
   int64_t room_columns = 0;
-  int filled = 0;         // rows in the buffer
+  int filled = 0;  // rows in the buffer
   bool shifted = false;
-  bool finite[2] = {};    // whether the sketches of the pair are
+  bool finite[2] = {};  // whether the sketches of the pair are
 };
 
 // One instruction set x storage type.

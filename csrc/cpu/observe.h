@@ -50,7 +50,8 @@ class Observer {
     const bool histograms = layout_.histogram_x >= 0, pairs = layout_.pairs >= 0, sketches = layout_.sketch >= 0;
     int64_t index[max_rank] = {};
     const char* at[2] = {block_.at[0], block_.at[1]};
-    const S* rows[2][2] = {{room(0, 0), room(1, 0)}, {}};  // of the pair; an even row of the block before is in the room
+    const S* rows[2][2] = {{room(0, 0), room(1, 0)},
+                           {}};  // of the pair; an even row of the block before is in the room
     for (int64_t r = 0; r < block_.rows; ++r) {
       const int half = int((block_.first_row + r) & 1);
       for (int side = 0; side < 2; ++side) rows[half][side] = whole_row(at[side], side, half);
@@ -76,8 +77,11 @@ class Observer {
     for (int which = 0; which < Sketches::products; ++which) {
       const double* const a = record + s.mean(Sketches::first_of(which));
       const double* const b = record + s.mean(Sketches::second_of(which));
-      for (int i = 0; i < s.k; ++i)
-        for (int j = 0; j < s.k; ++j) record[s.product(which) + i * s.k + j] -= a[i] * b[j] / n;
+      for (int i = 0; i < s.k; ++i) {
+        const double share = a[i] / n;
+        double* const products = record + s.product(which) + i * s.k;
+        for (int j = 0; j < s.k; ++j) products[j] -= share * b[j];
+      }
     }
     for (int i = 0; i < Sketches::sides * s.k; ++i) {
       double &sum = record[s.mean(0) + i], &squares = record[s.deviation(0) + i];
@@ -196,9 +200,12 @@ class Observer {
 
   void sketch(const S* const (&row)[2], int half) {
     switch (layout_.sketches.k) {
-      case 32: return sketch_row<32>(row, half);
-      case 64: return sketch_row<64>(row, half);
-      default: return sketch_row<128>(row, half);
+      case 32:
+        return sketch_row<32>(row, half);
+      case 64:
+        return sketch_row<64>(row, half);
+      default:
+        return sketch_row<128>(row, half);
     }
   }
 
@@ -230,12 +237,12 @@ class Observer {
 
   template <int K>
   static double difference(const T* a, const T* b) {
-    double sum = 0;
-    for (int i = 0; i < K; ++i) {
-      const double d = double(a[i]) - double(b[i]);
-      sum += d * d;
+    V sum(T(0));
+    for (int i = 0; i < K; i += V::W) {
+      const V d = load_at(a + i) - load_at(b + i);
+      sum = fma(d, d, sum);
     }
-    return sum;
+    return sum_of(sum);
   }
 
   // S^T x and T^T x of one row: the same buckets, two sets of signs.
@@ -275,19 +282,25 @@ class Observer {
   // One more row of the buffer, as its difference from the job's first.
   template <int K>
   void keep(const T* z) {
+    constexpr int numbers = Sketches::sides * K;
+    T* const rows = static_cast<T*>(job_.buffer);
+    T* const first = rows + int64_t(TierJob::buffer_rows + 2) * numbers;
     if (!job_.shifted) {
-      for (int i = 0; i < Sketches::sides * K; ++i) job_.shift[i] = double(z[i]);
+      for (int i = 0; i < numbers; ++i) job_.shift[i] = double(first[i] = z[i]);
       job_.shifted = true;
     }
-    T* const row = static_cast<T*>(job_.buffer) + int64_t(job_.filled) * Sketches::sides * K;
-    for (int i = 0; i < Sketches::sides * K; ++i) row[i] = T(double(z[i]) - job_.shift[i]);
+    T* const row = rows + int64_t(job_.filled) * numbers;
+    for (int i = 0; i < numbers; i += V::W) storage<V, T>::store(row + i, load_at(z + i) - load_at(first + i));
     if (++job_.filled == TierJob::buffer_rows) flush();
   }
   void flush() {
     switch (layout_.sketches.k) {
-      case 32: return flush_rows<32>();
-      case 64: return flush_rows<64>();
-      default: return flush_rows<128>();
+      case 32:
+        return flush_rows<32>();
+      case 64:
+        return flush_rows<64>();
+      default:
+        return flush_rows<128>();
     }
   }
   template <int K>

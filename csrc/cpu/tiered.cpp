@@ -1,8 +1,9 @@
-// A call with opt-in tiers: blocks of rows small enough to stay in a core's cache, each passed over by the ordinary kernel
-// and then looked at. Where blocks begin, and which of them make a job, depends on the shape alone.
+// A call with opt-in tiers: blocks of rows small enough to stay in a core's cache, each passed over by the ordinary
+// kernel and then looked at. Where blocks begin, and which of them make a job, depends on the shape alone.
 #include <algorithm>
 #include <cstring>
 #include <memory>
+#include <mutex>
 
 #include "dispatch.h"
 
@@ -22,8 +23,8 @@ constexpr int64_t block_elements = 65536, block_elements_of_channels = 262144, m
 struct Cut {
   int axes[max_rank];
   int rank = 0;
-  int at = 0;                   // in `axes`
-  int64_t step = 1, pieces = 1;  // of axes[at]
+  int at = 0;                          // in `axes`
+  int64_t step = 1, pieces = 1;        // of axes[at]
   int64_t blocks = 1, rows_below = 1;  // rows of one step
 };
 
@@ -49,18 +50,68 @@ Cut cut_of(const Call& call, int64_t columns) {
   return cut;
 }
 
+// Memory for vectors: an unaligned one would be read across two lines of cache each time.
+class Aligned {
+ public:
+  explicit Aligned(int64_t bytes) : memory_(new char[size_t(bytes) + 64]) {}
+  char* data() const { return memory_.get() + (-reinterpret_cast<uintptr_t>(memory_.get()) & 63); }
+
+ private:
+  std::unique_ptr<char[]> memory_;
+};
+
+// The random signs of a sketch, per lane it goes to, and the turn of each block.
+struct Signs {
+  std::vector<int> turns;
+  Aligned memory;
+  const void* set[2];
+
+  Signs(int64_t columns, int k, int item)
+      : turns(size_t((columns + k - 1) / k)), memory(2 * int64_t(turns.size()) * k * item) {
+    const int64_t lanes = int64_t(turns.size()) * k;
+    for (int which = 0; which < 2; ++which) {
+      set[which] = memory.data() + which * lanes * item;
+      for (int64_t i = 0; i < lanes; ++i) {
+        const int64_t block = i / k;
+        const int turn = turns[size_t(block)] = scalar::SketchFold::turn(block, k);
+        const double sign = scalar::SketchFold::negative(block, int(i % k) ^ turn, which) ? -1 : 1;
+        char* const to = memory.data() + (which * lanes + i) * item;
+        const float narrow = float(sign);
+        std::memcpy(to, item == 8 ? static_cast<const void*>(&sign) : &narrow, size_t(item));
+      }
+    }
+  }
+};
+
+// Those of the last few shapes: they are the same at every call.
+std::shared_ptr<const Signs> signs_of(int64_t columns, int k, int item) {
+  struct Entry {
+    int64_t columns;
+    int k, item;
+    std::shared_ptr<const Signs> signs;
+  };
+  constexpr size_t most = 16;
+  static std::mutex mutex;
+  static auto* const entries = new std::vector<Entry>;  // outlives the threads of the pool
+  const std::lock_guard<std::mutex> lock(mutex);
+  for (const Entry& e : *entries)
+    if (e.columns == columns && e.k == k && e.item == item) return e.signs;
+  if (entries->size() == most) entries->erase(entries->begin());
+  entries->push_back({columns, k, item, std::make_shared<const Signs>(columns, k, item)});
+  return entries->back().signs;
+}
+
 // Everything that jobs share.
 struct Work {
   const Call* call;
   const Kernels* kernels;
   Cut cut;
   int64_t columns, jobs, per_job;
-  int64_t cells_size;        // doubles of one job's records of groups
-  double *cells, *tiers;     // of all jobs; cells of the call itself where jobs share no group
+  int64_t cells_size;     // doubles of one job's records of groups
+  double *cells, *tiers;  // of all jobs; cells of the call itself where jobs share no group
   int64_t tiers_size;
   bool disjoint;
-  const int* turns;
-  const void* signs[2];
+  const Signs* signs;
   int compute_size;
 };
 
@@ -89,8 +140,8 @@ void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std
     group += start[i] * whole.group_stride[axis];
     for (int k = 0; k < max_parameters; ++k)
       if (whole.parameter_varies[k])
-        call.parameter[k] = static_cast<const char*>(call.parameter[k]) +
-                            start[i] * whole.parameter_step[axis] * work.compute_size;
+        call.parameter[k] =
+            static_cast<const char*>(call.parameter[k]) + start[i] * whole.parameter_step[axis] * work.compute_size;
   }
   const int item = work.kernels->item_size;
   block.columns = work.columns;
@@ -103,8 +154,7 @@ void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std
     const int axis = cut.axes[i];
     if (call.shape[axis] == 1) continue;
     block.size[block.rank] = call.shape[axis];
-    for (int side = 0; side < 2; ++side)
-      block.stride[side][block.rank] = (side ? whole.out : whole.in[0]).stride[axis];
+    for (int side = 0; side < 2; ++side) block.stride[side][block.rank] = (side ? whole.out : whole.in[0]).stride[axis];
     block.rows *= call.shape[axis];
     ++block.rank;
   }
@@ -148,14 +198,16 @@ void run_job(void* context, int64_t i) {
   TierJob job{};
   job.tiers = &tiers;
   job.record = work.tiers + i * work.tiers_size;
-  for (int s = 0; s < 2; ++s) job.signs[s] = work.signs[s];
-  job.turns = work.turns;
+  if (work.signs) {
+    for (int s = 0; s < 2; ++s) job.signs[s] = work.signs->set[s];
+    job.turns = work.signs->turns.data();
+  }
   std::vector<double> shift(size_t(numbers), 0.0);
   std::vector<uint32_t> counters(size_t(tiers.histogram != Histogram::none ? 4 * scalar::Buckets::size : 0), 0);
   job.shift = shift.data();
   job.counters = counters.data();
-  std::unique_ptr<char[]> buffer(new char[size_t(TierJob::buffer_rows + 2) * numbers * work.compute_size]);
-  job.buffer = buffer.get();
+  const Aligned buffer(int64_t(TierJob::buffer_rows + 3) * numbers * work.compute_size);
+  job.buffer = buffer.data();
   job.room_columns = work.columns + padding;
   std::unique_ptr<char[]> room(new char[size_t(4 * job.room_columns * item)]);
   job.room = room.get();
@@ -179,7 +231,7 @@ std::vector<TierField> tier_fields(const Tiers& tiers) {
   const scalar::TierLayout layout(tiers);
   std::vector<TierField> fields;
   const auto add_pairs = [&](const std::string& prefix, int at) {
-    constexpr const char* names[] = {"count",     "identical", "collisions",  "nonfinite",
+    constexpr const char* names[] = {"count",    "identical", "collisions",  "nonfinite",
                                      "sum_sq_x", "sum_sq_y",  "least_ratio", "greatest_ratio"};
     for (int i = 0; i < Pairs::ratio; ++i) fields.push_back({prefix + names[i], at + i, 1});
     fields.push_back({prefix + "ratio", at + Pairs::ratio, Buckets::of_size});
@@ -233,28 +285,9 @@ void execute_tiered(const Call& call, double* cells, double* tier_cells) {
       work.disjoint &= call.shape[work.cut.axes[i]] == 1 || call.group_stride[work.cut.axes[i]] != 0;
   }
 
-  const int k = call.tiers.sketch;
-  std::vector<int> turns;
-  std::vector<char> signs;
-  if (k) {
-    const int64_t blocks = (work.columns + k - 1) / k;
-    turns.resize(size_t(blocks));
-    signs.resize(size_t(2 * blocks * k * work.compute_size));
-    for (int64_t b = 0; b < blocks; ++b) {
-      turns[size_t(b)] = scalar::SketchFold::turn(b, k);
-      for (int set = 0; set < 2; ++set)
-        for (int i = 0; i < k; ++i) {
-          const bool negative = scalar::SketchFold::negative(b, i ^ turns[size_t(b)], set);
-          char* const to = signs.data() + ((set * blocks + b) * k + i) * work.compute_size;
-          const double wide = negative ? -1 : 1;
-          const float narrow = float(wide);
-          std::memcpy(to, work.compute_size == 8 ? static_cast<const void*>(&wide) : &narrow, size_t(work.compute_size));
-        }
-    }
-    work.turns = turns.data();
-    work.signs[0] = signs.data();
-    work.signs[1] = signs.data() + blocks * k * work.compute_size;
-  }
+  std::shared_ptr<const Signs> signs;
+  if (call.tiers.sketch) signs = signs_of(work.columns, call.tiers.sketch, work.compute_size);
+  work.signs = signs.get();
 
   work.cells_size = cells ? cells_per_group(call.direction, call.level) * call.groups : 0;
   std::unique_ptr<double[]> records;
@@ -265,14 +298,17 @@ void execute_tiered(const Call& call, double* cells, double* tier_cells) {
       init_cells(call.direction, call.level, records.get() + i * work.cells_size, call.groups);
     work.cells = records.get();
   }
-  const std::unique_ptr<double[]> tiers(new double[size_t(work.jobs * layout.size)]);
-  for (int64_t i = 0; i < work.jobs; ++i) std::fill_n(tiers.get() + i * layout.size, layout.size, 0.0);
-  work.tiers = tiers.get();
-  for (int64_t i = 0; i < work.jobs; ++i) layout.init(tiers.get() + i * layout.size);
+  std::unique_ptr<double[]> tiers;
+  work.tiers = tier_cells;
+  if (work.jobs > 1) {
+    tiers.reset(new double[size_t(work.jobs * layout.size)]);
+    work.tiers = tiers.get();
+    for (int64_t i = 0; i < work.jobs; ++i) layout.init(work.tiers + i * layout.size);
+  }
   parallel_for(work.jobs, run_job, &work);
-  for (int64_t i = 0; i < work.jobs; ++i) {
+  for (int64_t i = 0; work.jobs > 1 && i < work.jobs; ++i) {
     if (records) kernels.combine(call.direction, call.level, cells, records.get() + i * work.cells_size, call.groups);
-    layout.combine(tier_cells, tiers.get() + i * layout.size);
+    layout.combine(tier_cells, work.tiers + i * layout.size);
   }
 }
 

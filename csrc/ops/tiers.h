@@ -1,5 +1,5 @@
-// WHAT the opt-in tiers measure between samples (docs/tiers.md): buckets of values, distances of pairs of rows, sketches of
-// rows. One record of float64 for all data, whatever the groups of the other statistics.
+// WHAT the opt-in tiers measure between samples (docs/tiers.md): buckets of values, distances of pairs of rows,
+// sketches of rows. One record of float64 for all data, whatever the groups of the other statistics.
 //
 //   row       the channels of one sample; rows are numbered in C order of the other axes, within one call
 //   pair      rows 2i and 2i + 1: a function of the shape alone, so that every backend takes the same ones
@@ -44,9 +44,9 @@ struct Buckets {
   }
 };
 
-// Which elements a histogram that samples looks at: of every row one run of 16 in 8, a run further on in the next row.
+// Which elements a histogram that samples looks at: of every row one run of 16 in 16, a run further on in the next row.
 struct SampledRuns {
-  static constexpr int run = 16, every = 8;
+  static constexpr int run = 16, every = 16;
   static GEOACT_HD int64_t first(int64_t row) { return (every - row % every) % every * run; }
   static GEOACT_HD bool holds(int64_t row, int64_t column) { return (column / run + row) % every == 0; }
 };
@@ -54,7 +54,18 @@ struct SampledRuns {
 // --- distances of pairs ----------------------------------------------------------------------------------------------
 
 struct Pairs {
-  enum : int { count, identical, collisions, nonfinite, sum_sq_x, sum_sq_y, least_ratio, greatest_ratio, ratio, size = ratio + Buckets::of_size };
+  enum : int {
+    count,
+    identical,
+    collisions,
+    nonfinite,
+    sum_sq_x,
+    sum_sq_y,
+    least_ratio,
+    greatest_ratio,
+    ratio,
+    size = ratio + Buckets::of_size
+  };
 
   static GEOACT_HD void init(double* record) {
     for (int i = 0; i < size; ++i) record[i] = 0;
@@ -90,10 +101,10 @@ struct Pairs {
 
 // --- sketches --------------------------------------------------------------------------------------------------------
 
-// A CountSketch that folds: channel block * k + lane goes to bucket lane ^ turn(block) with a random sign, so that lanes
-// stay side by side in memory and yet no structure of the data falls on the fold (Charikar, Chen, Farach-Colton 2004,
-// "Finding frequent items in data streams"; Weinberger et al. 2009, "Feature hashing"). Two sets of signs, S and T, make
-// two sketches whose products are unbiased, because no sign is squared in them.
+// A CountSketch that folds: channel block * k + lane goes to bucket lane ^ turn(block) with a random sign, so that
+// lanes stay side by side in memory and yet no structure of the data falls on the fold (Charikar, Chen, Farach-Colton
+// 2004, "Finding frequent items in data streams"; Weinberger et al. 2009, "Feature hashing"). Two sets of signs, S and
+// T, make two sketches whose products are unbiased, because no sign is squared in them.
 struct SketchFold {
   static constexpr uint64_t seed = 0x67656f616374;  // fixed: sketches of different calls and ranks must agree
   static constexpr int most = 128;

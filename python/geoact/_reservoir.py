@@ -42,6 +42,14 @@ class Reservoir:
         """Rows in it now."""
         return len(self._rows)
 
+    @property
+    def channels(self) -> int:
+        """Length of a row; 0 before the first."""
+        if not self._rows:
+            return 0
+        row = self._rows[0][0]
+        return len(row) if isinstance(row, np.ndarray) else int(row[0].shape[1])
+
     # --- choosing rows ---
 
     def _skip(self) -> None:
@@ -54,8 +62,13 @@ class Reservoir:
         gap = math.log(1 - self._draw.random()) / math.log1p(-self._weight) if self._weight < 1 else 0
         self._next += int(min(gap, 2.0**62)) + 1
 
-    def plan(self, rows: int) -> Plan:
-        """Which of the next ``rows`` rows are kept, and where. Nothing changes until the plan is carried out."""
+    def plan(self, rows: int) -> Plan | None:
+        """Which of the next ``rows`` rows are kept, and where. Nothing changes until the plan is carried out.
+
+        None where all are passed over, which ``pass_over`` then notes: most calls, once many rows were seen.
+        """
+        if self.seen >= self.size and self._next >= self.seen + rows:
+            return None
         twin = Reservoir.__new__(Reservoir)
         twin.__dict__.update(self.__dict__)
         twin._draw = np.random.default_rng()
@@ -72,6 +85,10 @@ class Reservoir:
             twin._skip()
         twin.seen = end
         return Plan(self, twin, list(taken), np.fromiter(taken.values(), np.int64, len(taken)))
+
+    def pass_over(self, rows: int) -> None:
+        """Note rows that are not kept."""
+        self.seen += rows
 
     # --- rows ---
 
@@ -95,8 +112,8 @@ class Reservoir:
         """A uniform sample of the rows of both."""
         if other.size != self.size:
             raise ValueError(f"other has reservoir={other.size}, this one {self.size}; only like statistics merge")
-        if self.kept and other.kept and self.x.shape[1] != other.x.shape[1]:
-            raise ValueError(f"other holds rows of {other.x.shape[1]} channels, this one of {self.x.shape[1]}")
+        if self.kept and other.kept and self.channels != other.channels:
+            raise ValueError(f"other holds rows of {other.channels} channels, this one of {self.channels}")
         result = Reservoir(self.size, self.seed)
         draw = result._draw = np.random.default_rng([self.seed, self.size, self.seen, other.seen])
         result.seen = self.seen + other.seen
@@ -181,7 +198,7 @@ class Reservoir:
         return float(1 - 2 / (rows * k * (2 * rows - 3 * k - 1)) * np.sum((before - k)[new]))
 
     def rankme(self, of: str = "y") -> float:
-        """exp of the entropy of the normalised singular values of the rows: effective rank (Garrido et al. 2023).
+        """Effective rank: exp of the entropy of the normalised singular values of the rows (Garrido et al. 2023).
 
         Parameters
         ----------

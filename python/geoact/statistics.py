@@ -399,7 +399,7 @@ class GeometryStats(_Statistics):
     saturation : float
         An element counts as saturated where |f'| is below it; between 0 and 1.
     histogram : bool or "all"
-        Counts of x and y in buckets of a quarter octave, of one value in eight (True) or of every value ("all").
+        Counts of x and y in buckets of a quarter octave, of one value in sixteen (True) or of every value ("all").
     pairs : bool
         Distances of adjacent rows before and after; x must have two axes or more.
     sketch : {0, 32, 64, 128}
@@ -514,9 +514,14 @@ class GeometryStats(_Statistics):
                 f"but x has shape {tuple(shape)} (accepted: two axes or more)"
             )
         channels = shape[self._channel_axis]
-        if reservoir.kept and reservoir.x.shape[1] != channels:
-            raise ValueError(f"stats keeps rows of {reservoir.x.shape[1]} channels, but x has {channels}")
-        plan = reservoir.plan(math.prod(shape) // channels if channels else 0)
+        if reservoir.channels not in (0, channels):
+            raise ValueError(f"stats keeps rows of {reservoir.channels} channels, but x has {channels}")
+        rows = math.prod(shape) // channels if channels else 0
+        plan = reservoir.plan(rows)
+        if plan is None:
+            y = call()
+            reservoir.pass_over(rows)
+            return y
         before = plan.take(x, self._channel_axis)
         y = call()
         plan.carry_out(before, plan.take(y, self._channel_axis))

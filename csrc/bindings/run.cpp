@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "../cpu/mask_call.h"
+
 namespace geoact::bindings {
 
 // Parameter arrays run along one axis of x.
@@ -49,7 +51,7 @@ constexpr int64_t worth_releasing = 8192;  // elements; below, handing the lock 
 
 // The accumulator changes only after the kernel has run, with the lock held again, so a failure leaves it as it was.
 void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* parameter_gradient,
-            bool locked) {
+            bool locked, uint8_t* mask) {
   if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, parameter_gradient);
   if (stats && !stats->enabled()) stats = nullptr;
   Grouping grouping;
@@ -65,7 +67,10 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
   {
     std::optional<py::gil_scoped_release> release;
     if (locked && x.size >= worth_releasing) release.emplace();
-    execute(call, stats ? cells.data() : nullptr, static_cast<double*>(parameter_gradient));
+    if (mask)
+      execute_masked(call, mask, stats ? cells.data() : nullptr);
+    else
+      execute(call, stats ? cells.data() : nullptr, static_cast<double*>(parameter_gradient));
   }
   if (stats) stats->absorb(grouping, x.dtype, cells);
 }

@@ -29,5 +29,6 @@ void init_cells(Direction direction, int level, double* cells, int64_t groups);
 void execute(const Call& call, double* cells, double* parameter_gradient);
 
 int64_t last_level_cache_bytes();
+bool streams(int64_t bytes);  // whether the output of an unmeasured call over so many goes past the cache
 
 }  // namespace geoact

@@ -4,6 +4,7 @@
 // object. Nothing here may use a std template: the linker could keep this object's copy for everyone.
 #include <new>
 
+#include "mask.h"
 #include "pass.h"
 #include "walk.h"
 
@@ -69,7 +70,11 @@ void combine(Direction direction, int level, double* into, const double* from, i
     combine_groups<Geometry, Level::moments>(into, from, groups);
 }
 
-constexpr Kernels table{sizeof(S), run, combine};
+void mask_block(Direction direction, const MaskBlock& block) {
+  (direction == Direction::forward ? run_mask<Rectify, S> : run_mask<Gate, S>)(block);
+}
+
+constexpr Kernels table{sizeof(S), run, combine, mask_block};
 
 }  // namespace
 }  // namespace geoact::GEOACT_ISA

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from geoact import backends
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import functional as F
+from geoact.torch import masks
 
 if TYPE_CHECKING:
     from geoact.torch.probe import Probe
@@ -161,10 +162,41 @@ class Tanh(Activation, nn.Tanh):
 
 
 class ReLU(Activation, nn.ReLU):
-    """torch.nn.ReLU."""
+    """torch.nn.ReLU.
+
+    Parameters
+    ----------
+    inplace : bool
+        Write y over x.
+    save : "output" or "mask"
+        What autograd keeps for backward: y, or one bit per element (docs/masks.md).
+    """
 
     _row = "relu"
     _arguments = ("inplace",)
+    save = "output"
+
+    def __init__(
+        self,
+        inplace: bool = False,
+        *,
+        save: str = "output",
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+    ) -> None:
+        if save not in masks.SAVES:
+            raise ValueError(masks.not_accepted(save))
+        super().__init__(inplace, stats=stats, gradient_stats=gradient_stats)
+        if save != "output":
+            self.save = save
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.relu(input, self.inplace, stats=stats, gradient_stats=gradient_stats, save=self.save)
+
+    def extra_repr(self) -> str:
+        """Torch's own, what is saved unless it is y, and what is measured."""
+        saved = "" if self.save == "output" else f"save={self.save!r}"
+        return ", ".join(part for part in (super().extra_repr(), saved) if part)
 
 
 class LeakyReLU(Activation, nn.LeakyReLU):

@@ -22,7 +22,7 @@ def packed(y):
 
 def special(shape, dtype, seed=0):
     """Normal data with every kind of value in it."""
-    x = inputs.normal(shape, np.float32, mean=0.0, seed=seed).astype(dtype)
+    x = np.asarray(inputs.normal(shape, np.float32, mean=0.0, seed=seed)).astype(dtype)
     flat, smallest = x.reshape(-1), inputs.smallest(np.dtype(dtype))
     odd = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, smallest, -smallest]
     places = np.random.default_rng(seed).permutation(flat.size)[: len(odd)]
@@ -32,6 +32,11 @@ def special(shape, dtype, seed=0):
 
 def check(x, out=None):
     """Both directions on x, as it lies in memory."""
+    with np.errstate(invalid="ignore"):  # of signalling NaN
+        check_quietly(x, out)
+
+
+def check_quietly(x, out):
     expected = geoact.relu(x)
     given = x.copy()
     y, mask = masks.relu(x, out=out)
@@ -327,7 +332,6 @@ def test_firing_counts(popcount, shape):
         np.testing.assert_array_equal(per_unit[: shape[-1]], fires.reshape(-1, shape[-1]).sum(0))
         assert not per_unit[shape[-1] :].any()
         np.testing.assert_array_equal(masks.firing_count(mask, axis=0)[..., : shape[-1]], fires.sum(0))
-    assert geoact.GeometryStats  # the same number as the statistics count
     stats = geoact.GeometryStats()
     finite = np.nan_to_num(x)
     _, of_finite = masks.relu(finite, stats=stats)

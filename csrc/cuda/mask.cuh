@@ -4,10 +4,13 @@
 // May include: mask_launch.h, storage.cuh, ops/.
 #pragma once
 
+#include "../ops/activations.h"
 #include "mask_launch.h"
-#include "reduce.cuh"
+#include "storage.cuh"
 
 namespace geoact::cuda {
+
+namespace ops = geoact::GEOACT_ISA;
 
 template <class S, bool Forward>
 __global__ void __launch_bounds__(most_threads) relu_mask(const __grid_constant__ MaskPlan plan) {

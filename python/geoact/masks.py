@@ -199,7 +199,7 @@ def firing_count(mask: Any, axis: int | tuple[int, ...] | None = None) -> Any:  
         return _popcount(bits).sum(axis=axes, dtype=np.int64)
     counts = [((bits >> np.uint8(k)) & np.uint8(1)).sum(axis=axes, dtype=np.int64) for k in range(8)]
     units = np.stack(counts, axis=-1)
-    return units.reshape(*units.shape[:-2], -1)
+    return units.reshape(*units.shape[:-2], 8 * bits.shape[-1])
 
 
 def hamming(a: Any, b: Any) -> _Counts:  # noqa: ANN401

@@ -101,7 +101,7 @@ def _derivative(dy: torch.Tensor, mask: torch.Tensor, run: _Derivative) -> torch
 
 
 class _MaskForward(torch.autograd.Function):
-    """(y, mask) of x; the mask is all that is saved."""
+    """Y of x; the mask is all that is saved, and put into a list: a second output could not stand beside a view."""
 
     @staticmethod
     def forward(
@@ -110,24 +110,25 @@ class _MaskForward(torch.autograd.Function):
         in_place: bool,
         accumulator: _core.Accumulator | None,
         run: _Derivative,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        made: list[torch.Tensor],
+    ) -> torch.Tensor:
         """Run the kernel."""
         if in_place:
             ctx.mark_dirty(x)
         y, mask = _forward(x, x if in_place else None, accumulator)
+        made.append(mask)
         ctx.run = run
-        ctx.mark_non_differentiable(mask)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(mask)
-        return y, mask
+        return y
 
     @staticmethod
-    def backward(ctx: Any, dy: torch.Tensor | None, _: None) -> tuple[Any, ...]:  # noqa: ANN401
+    def backward(ctx: Any, dy: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
         """Dx: dy where the bit is set."""
         if dy is None:
-            return None, None, None, None
+            return (None,) * 5
         (mask,) = ctx.saved_tensors
-        return _derivative(dy, mask, ctx.run), None, None, None
+        return _derivative(dy, mask, ctx.run), None, None, None, None
 
 
 class _MaskBackward(torch.autograd.Function):
@@ -173,8 +174,9 @@ def _followed(
     frontend._check("x", x, x)
     if in_place:
         autograd.check_in_place(x)
-    y, mask = _MaskForward.apply(x, in_place, accumulator, _Derivative(gradient))
-    return y, mask
+    made: list[torch.Tensor] = []
+    y: torch.Tensor = _MaskForward.apply(x, in_place, accumulator, _Derivative(gradient), made)
+    return y, made[0]
 
 
 def rectify(

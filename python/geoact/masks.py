@@ -122,7 +122,7 @@ def relu_backward(dy: Any, mask: Any, out: Any = None) -> Any:  # noqa: ANN401
     if package is not None:
         return package.relu_backward(dy, mask, out)
     if isinstance(dy, np.ndarray):
-        _check_uint8("mask", mask)
+        mask = _checked("mask", mask)
         check_shape(mask.shape, dy.shape)
         mask = np.ascontiguousarray(mask)
     else:
@@ -139,11 +139,12 @@ def _address(mask: _Mask) -> int:
     return address
 
 
-def _check_uint8(name: str, mask: object) -> None:
+def _checked(name: str, mask: object) -> _Mask:
     if not isinstance(mask, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array of uint8, got {type(mask).__name__}")
     if mask.dtype != np.uint8:
         raise TypeError(f"{name} has dtype {mask.dtype} (accepted: uint8, as geoact.masks.relu makes it)")
+    return mask
 
 
 # --- what the bits tell ------------------------------------------------------------------------------------
@@ -156,11 +157,10 @@ def _rows(name: str, mask: object) -> _Mask:
     """A mask on the CPU as a NumPy array."""
     if not isinstance(mask, np.ndarray) and hasattr(mask, "__array__"):
         mask = np.asarray(mask)
-    _check_uint8(name, mask)
-    assert isinstance(mask, np.ndarray)
-    if mask.ndim == 0:
+    bits = _checked(name, mask)
+    if bits.ndim == 0:
         raise ValueError(f"{name} has no axes; a mask has at least one")
-    return mask
+    return bits
 
 
 def firing_count(mask: Any, axis: int | tuple[int, ...] | None = None) -> Any:  # noqa: ANN401

@@ -110,7 +110,7 @@ def test_misuse():
     mask = masks.relu(x)[1]
     with pytest.raises(ValueError, match="^out has several elements"):
         masks.relu(x, out=x[:, :1].expand(4, 6))
+    storage = torch.zeros(100, dtype=torch.uint8)
+    storage[-4:] = mask[:, 0]
     with pytest.raises(ValueError, match="^out overlaps mask"):
-        storage = torch.zeros(100, dtype=torch.uint8)
-        storage[-4:] = mask[:, 0]
         masks.relu_backward(x, storage[-4:].view(4, 1), out=storage[:96].view(torch.float32).view(4, 6))

@@ -95,7 +95,7 @@ def _derivative(dy: torch.Tensor, mask: torch.Tensor, run: _Derivative) -> torch
     if type(dy) is not torch.Tensor or is_legacy_batchedtensor(dy):  # a batch under vmap, not a gradient that goes on
         return torch.where(passing(mask, dy.shape), dy, torch.zeros_like(dy))
     if torch.is_grad_enabled():
-        dx: torch.Tensor = _MaskBackward.apply(dy, mask, run)
+        dx: torch.Tensor = _mask_backward(dy, mask, run)
         return dx
     return run(dy, mask)
 
@@ -150,6 +150,10 @@ class _MaskBackward(torch.autograd.Function):
         return _derivative(ddx, mask, _Derivative(None)), None, None
 
 
+_mask_forward: Any = _MaskForward.apply
+_mask_backward: Any = _MaskBackward.apply
+
+
 def _ordinary(x: torch.Tensor) -> bool:
     """Whether a call is one that goes straight to the kernels."""
     return not (
@@ -175,7 +179,7 @@ def _followed(
     if in_place:
         autograd.check_in_place(x)
     made: list[torch.Tensor] = []
-    y: torch.Tensor = _MaskForward.apply(x, in_place, accumulator, _Derivative(gradient), made)
+    y: torch.Tensor = _mask_forward(x, in_place, accumulator, _Derivative(gradient), made)
     return y, made[0]
 
 

@@ -88,7 +88,7 @@ class Activation(nn.Module):
         super().__init_subclass__()
         original = cls.__bases__[-1]
         given = inspect.signature(original).parameters.values() if "__init__" in vars(original) else ()
-        if original is not Activation:
+        if original is not Activation and "__init__" not in vars(cls):
             ours = inspect.signature(Activation).parameters.values()
             keywords = [p for p in ours if p.kind is p.KEYWORD_ONLY]
             cls.__signature__ = inspect.Signature([*given, *keywords])  # type: ignore[attr-defined]

@@ -275,7 +275,7 @@ def test_compiled():
 def test_the_module():
     layer = geoact.torch.ReLU(save="mask")
     assert isinstance(layer, torch.nn.ReLU)
-    assert list(inspect.signature(geoact.torch.ReLU).parameters) == ["inplace", "save", "stats", "gradient_stats"]
+    assert list(inspect.signature(geoact.torch.ReLU).parameters) == ["inplace", "stats", "gradient_stats", "save"]
     assert repr(layer) == "ReLU(save='mask')"
     assert repr(geoact.torch.ReLU(True, save="mask")) == "ReLU(inplace=True, save='mask')"
     assert repr(geoact.torch.ReLU()) == repr(torch.nn.ReLU())

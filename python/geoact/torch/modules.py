@@ -180,9 +180,9 @@ class ReLU(Activation, nn.ReLU):
         self,
         inplace: bool = False,
         *,
-        save: str = "output",
         stats: GeometryStats | None = None,
         gradient_stats: GradientStats | None = None,
+        save: str = "output",
     ) -> None:
         if save not in masks.SAVES:
             raise ValueError(masks.not_accepted(save))

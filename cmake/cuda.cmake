@@ -1,6 +1,7 @@
 # Compiles the CUDA kernels: once per storage type by nvcc into geoact._cuda, and, where asked for, as C++ over the
 # simulation into geoact._cusim, which is for tests and not part of a wheel.
-set(cuda_host csrc/call/call.cpp csrc/cuda/backend.cpp csrc/cuda/launch.cpp csrc/bindings/cuda_module.cpp)
+set(cuda_host csrc/call/call.cpp csrc/call/mask.cpp csrc/cuda/backend.cpp csrc/cuda/launch.cpp csrc/cuda/mask_launch.cpp
+    csrc/bindings/cuda_module.cpp)
 # The compensated products of csrc/ops need every rounding they spell out.
 set(cuda_flags -O3 --fmad=false --expt-relaxed-constexpr -Wno-deprecated-gpu-targets)
 
@@ -43,6 +44,13 @@ if(GEOACT_CUSIM)
     target_compile_options(cusim_${dtype} PRIVATE ${sources_as_cxx})
     target_sources(_cusim PRIVATE $<TARGET_OBJECTS:cusim_${dtype}>)
   endforeach()
+  set(copy "${CMAKE_CURRENT_BINARY_DIR}/mask_sim.cpp")
+  file(CONFIGURE OUTPUT "${copy}" CONTENT "#include \"@CMAKE_CURRENT_SOURCE_DIR@/csrc/cuda/mask.cu\"\n" @ONLY)
+  add_library(cusim_mask OBJECT "${copy}")
+  set_source_files_properties("${copy}" PROPERTIES OBJECT_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/csrc/cuda/mask.cu")
+  target_compile_definitions(cusim_mask PRIVATE GEOACT_SIM)
+  target_compile_options(cusim_mask PRIVATE ${sources_as_cxx})
+  target_sources(_cusim PRIVATE $<TARGET_OBJECTS:cusim_mask>)
   install(TARGETS _cusim DESTINATION geoact)
 endif()
 
@@ -110,4 +118,7 @@ target_compile_options(_cuda PRIVATE $<$<COMPILE_LANGUAGE:CXX>:${warnings}>)
 target_include_directories(_cuda SYSTEM PRIVATE ${CMAKE_CUDA_TOOLKIT_INCLUDE_DIRECTORIES})
 set_target_properties(_cuda PROPERTIES CUDA_RUNTIME_LIBRARY Static)
 geoact_kernels(cuda _cuda ${cuda_flags})
+add_library(cuda_mask OBJECT csrc/cuda/mask.cu)
+target_compile_options(cuda_mask PRIVATE ${cuda_flags})
+target_sources(_cuda PRIVATE $<TARGET_OBJECTS:cuda_mask>)
 install(TARGETS _cuda DESTINATION geoact)

@@ -3,6 +3,7 @@
 - ``vocabulary``, ``coefficients``: the verbs activations are written with (exp, ldexp, head and tail, ...);
 - ``activations``: WHAT an activation is: a value and a slope, and the registry ``ACTIVATIONS`` that names them;
 - ``statistics``: WHAT is measured: lanes that a tile is added to, records they become, and how records merge;
+- ``masks``: ReLU with a mask of one bit per element;
 - ``fused``: HOW memory is passed over: one forward and one backward kernel, which take the functions as arguments.
 
 The definitions are those of ``csrc/ops``; tests hold the two together. This folder is a leaf: it imports triton and

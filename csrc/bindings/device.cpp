@@ -66,6 +66,7 @@ class PythonMemory final : public cuda::Backend {
   std::string why_unavailable() const override { return "this installation has no CUDA kernels"; }
   cuda::Launch prepare(const cuda::Request&, bool) const override { throw std::invalid_argument(why_unavailable()); }
   void run(cuda::Launch&, void*, void*) const override { throw std::invalid_argument(why_unavailable()); }
+  void mask(const Call&, uint8_t*, int, void*) const override { throw std::invalid_argument(why_unavailable()); }
   bool capturing(int id, void*) const override { return memory_.attr("capturing")(id).cast<bool>(); }
   void fill(void* to, int byte, int64_t bytes, int id, void*) const override {
     memory_.attr("fill")(reinterpret_cast<uintptr_t>(to), byte, bytes, id);

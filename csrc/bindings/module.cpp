@@ -117,6 +117,7 @@ PYBIND11_MODULE(_core, m) {
   register_foreign(m);
   register_device(m);
   register_api(m);
+  register_mask(m);
 
   m.def("forward", &forward, py::arg("activation"), py::arg("x"), py::arg("values"), py::arg("names"), py::arg("out"),
         py::arg("stats").none(true), py::arg("channel_axis"));

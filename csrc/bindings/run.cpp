@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <optional>
 
+#include "../cpu/mask_call.h"
+
 namespace geoact::bindings {
 
 // Parameter arrays run along one axis of x.
@@ -49,9 +51,12 @@ constexpr int64_t worth_releasing = 8192;  // elements; below, handing the lock 
 
 // The accumulator changes only after the kernel has run, with the lock held again, so a failure leaves it as it was.
 void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* parameter_gradient,
-            bool locked) {
-  if (x.backend && x.size > 0 && stats && stats->tiers().any())
-    throw py::value_error("stats was made with histogram=, pairs= or sketch=, which this device does not measure");
+            bool locked, uint8_t* mask) {
+  if (stats && stats->tiers().any()) {
+    if (mask) throw py::value_error("stats was made with histogram=, pairs= or sketch=, which no mask is measured with");
+    if (x.backend && x.size > 0)
+      throw py::value_error("stats was made with histogram=, pairs= or sketch=, which this device does not measure");
+  }
   if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, parameter_gradient);
   if (stats && !stats->enabled()) stats = nullptr;
   Grouping grouping;
@@ -71,6 +76,8 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
     if (locked && x.size >= worth_releasing) release.emplace();
     if (call.tiers.any())
       execute_tiered(call, cells.data(), tier_cells.data());
+    else if (mask)
+      execute_masked(call, mask, stats ? cells.data() : nullptr);
     else
       execute(call, stats ? cells.data() : nullptr, static_cast<double*>(parameter_gradient));
   }

@@ -286,4 +286,6 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   for (size_t i = 0; i < gradients.size(); ++i) parameter_gradient[i % size_t(call.parameters)] += gradients[i];
 }
 
+bool streams(int64_t bytes) { return bytes > streamed_from(false); }
+
 }  // namespace geoact

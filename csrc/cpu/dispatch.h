@@ -44,5 +44,6 @@ std::vector<TierField> tier_fields(const Tiers& tiers);
 Task task_of(const Call& call, double* cells);
 
 int64_t last_level_cache_bytes();
+bool streams(int64_t bytes);  // whether the output of an unmeasured call over so many goes past the cache
 
 }  // namespace geoact

@@ -4,6 +4,7 @@
 // object. Nothing here may use a std template: the linker could keep this object's copy for everyone.
 #include <new>
 
+#include "mask.h"
 #include "observe.h"
 #include "pass.h"
 #include "walk.h"
@@ -73,7 +74,11 @@ void combine(Direction direction, int level, double* into, const double* from, i
 void observe(const RowBlock& block, TierJob& job) { Observer<S, T>(block, job).run(); }
 void settle(TierJob& job) { Observer<S, T>(RowBlock{}, job).settle(); }
 
-constexpr Kernels table{sizeof(S), run, combine, observe, settle};
+void mask_block(Direction direction, const MaskBlock& block) {
+  (direction == Direction::forward ? run_mask<Rectify, S> : run_mask<Gate, S>)(block);
+}
+
+constexpr Kernels table{sizeof(S), run, combine, observe, settle, mask_block};
 
 }  // namespace
 }  // namespace geoact::GEOACT_ISA

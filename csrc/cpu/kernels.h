@@ -44,6 +44,17 @@ struct Task {
   void* scratch;               // scratch_bytes of the running thread's own, 64-byte aligned
 };
 
+// A matrix of ReLU's elements and their bits (call/mask.h). Steps count bytes; `mask` goes one byte every 8 columns.
+struct MaskBlock {
+  const char* in;
+  char* out;
+  uint8_t* mask;
+  int64_t rows, columns;
+  int64_t in_row, out_row, mask_row;  // from one row to the next
+  int64_t in_step, out_step;          // from one column to the next
+  bool past_cache;                    // the output does not fit in cache
+};
+
 inline constexpr int64_t scratch_bytes = 1 << 20;
 
 // Rows of x and y that a pass has just gone over, as the opt-in tiers look at them (ops/tiers.h). Axes of rows in C
@@ -80,6 +91,7 @@ struct Kernels {
   void (*combine)(Direction, int level, double* into, const double* from, int64_t groups);
   void (*observe)(const RowBlock&, TierJob&);
   void (*settle)(TierJob&);
+  void (*mask)(Direction, const MaskBlock&);  // y and the bits of x, or dx of dy and the bits
 };
 
 struct FieldRow {

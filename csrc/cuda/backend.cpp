@@ -1,5 +1,6 @@
 #include "backend.h"
 
+#include "mask_launch.h"
 #include "runtime.h"
 
 namespace geoact::cuda {
@@ -10,6 +11,9 @@ class Runtime final : public Backend {
   std::string why_unavailable() const override { return cuda::why_unavailable(); }
   Launch prepare(const Request& request, bool again) const override { return cuda::prepare(request, again); }
   void run(Launch& launch, void* tickets, void* workspace) const override { cuda::run(launch, tickets, workspace); }
+  void mask(const Call& call, uint8_t* bits, int id, void* stream) const override {
+    cuda::run_mask(call, bits, id, stream);
+  }
   bool capturing(int id, void* stream) const override { return cuda::capturing(id, stream); }
   void fill(void* to, int byte, int64_t bytes, int id, void* stream) const override {
     cuda::fill(to, byte, bytes, id, stream);

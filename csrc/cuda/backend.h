@@ -14,6 +14,7 @@ class Backend {
   virtual std::string why_unavailable() const = 0;  // "" where it can run
   virtual Launch prepare(const Request& request, bool again) const = 0;
   virtual void run(Launch& launch, void* tickets, void* workspace) const = 0;
+  virtual void mask(const Call& call, uint8_t* bits, int id, void* stream) const = 0;  // mask_launch.h
   virtual bool capturing(int id, void* stream) const = 0;
   virtual void fill(void* to, int byte, int64_t bytes, int id, void* stream) const = 0;  // may be captured
   virtual void upload(void* to, const void* from, int64_t bytes, int id, void* stream) const = 0;

@@ -21,6 +21,10 @@ void launch(const Entry& entry, int64_t grid, int threads, int, void*, const Pla
   sim::launch(entry.kernel, dim3(unsigned(grid)), dim3(unsigned(threads)), size_t(entry.shared_bytes), plan);
 }
 
+void launch(MaskKernel kernel, int64_t grid, int threads, int, void*, const MaskPlan& plan) {
+  sim::launch(kernel, dim3(unsigned(grid)), dim3(unsigned(threads)), 0, plan);
+}
+
 bool capturing(int, void*) { return false; }
 void fill(void* to, int byte, int64_t bytes, int, void*) { std::memset(to, byte, size_t(bytes)); }
 void upload(void* to, const void* from, int64_t bytes, int, void*) { std::memcpy(to, from, size_t(bytes)); }

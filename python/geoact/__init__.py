@@ -13,6 +13,7 @@ from warning that geoact was there first.
 from typing import Any
 
 from geoact import activations as _registry
+from geoact import masks
 from geoact.activations import *  # noqa: F403  every public name there is a row or speaks of rows
 from geoact.backends import Info, gpu_backend, info, isa, num_threads, set_gpu_backend, set_isa, set_num_threads
 from geoact.statistics import GeometryStats, GradientStats
@@ -34,6 +35,7 @@ __all__ = [
     "gpu_backend",
     "info",
     "isa",
+    "masks",
     "num_threads",
     "set_gpu_backend",
     "set_isa",

@@ -37,7 +37,11 @@ def test_every_row_has_a_reference_and_a_function():
 def test_signature_is_that_of_torch_and_the_statistics(name):
     ours = inspect.signature(getattr(functional, name)).parameters.values()
     positional = [(p.name, p.default) for p in ours if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert [p.name for p in ours if p.kind is p.KEYWORD_ONLY] == ["stats", "gradient_stats"]
+    assert [p.name for p in ours if p.kind is p.KEYWORD_ONLY] == [
+        "stats",
+        "gradient_stats",
+        *(["save"] * (name == "relu")),
+    ]
     if inspect.isbuiltin(getattr(F, name)):  # no signature to read, but the call below would fail
         return
     try:

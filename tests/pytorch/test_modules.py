@@ -63,7 +63,11 @@ def test_signature_is_that_of_torch_and_the_statistics(cls):
     theirs = [(p.name, p.default) for p in inspect.signature(twin).parameters.values()] if own_init else []
     ours = list(inspect.signature(cls).parameters.values())
     assert [(p.name, p.default) for p in ours if p.kind is not p.KEYWORD_ONLY] == theirs
-    assert [p.name for p in ours if p.kind is p.KEYWORD_ONLY] == ["stats", "gradient_stats"]
+    assert [p.name for p in ours if p.kind is p.KEYWORD_ONLY] == [
+        "stats",
+        "gradient_stats",
+        *(["save"] * (cls is gt.ReLU)),
+    ]
 
 
 @each_twin_made

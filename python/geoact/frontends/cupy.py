@@ -76,6 +76,10 @@ class _Place:
         with self._there():
             return self._cupy.empty_like(array)
 
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:  # noqa: ANN401
+        with self._there():
+            return self._cupy.empty(shape, dtype)
+
     def gradient(self, value: Any, count: int) -> Any:  # noqa: ANN401
         """For the gradient of a parameter: like the parameter, or one float64 where that is a number."""
         shape, dtype = (value.shape, value.dtype) if isinstance(value, self._cupy.ndarray) else ((), np.float64)
@@ -86,7 +90,7 @@ class _Place:
     def borrow(self, name: str, array: Any) -> _core.Borrowed:  # noqa: ANN401
         """The array as the core reads it."""
         if type(array) is not self._cupy.ndarray:
-            self._check(name, array)
+            self.check(name, array)
         dtype = _DTYPES.get(array.dtype) or _dtype(name, array)
         memory, steps = array.data, _steps(name, array)
         device = (_CUDA, memory.device_id)
@@ -96,7 +100,7 @@ class _Place:
         """A parameter as the core reads it; what is no array is left for it to judge."""
         return self.borrow(name, value) if belongs_to(value) else value
 
-    def _check(self, name: str, value: object) -> None:
+    def check(self, name: str, value: object) -> None:
         """Refuse what is no CuPy array, or is one with something that the core would ignore."""
         if isinstance(value, self._cupy.ndarray):
             if hasattr(value, "mask"):

@@ -329,10 +329,15 @@ def forward_in_place(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -
     """The same, written over x."""
     # A copy that autograd follows, for the second derivative.
     source = x.clone() if call.row.saves == "x" else None
+    check_in_place(x)
+    y: torch.Tensor = _apply(_forward, x, weight, call, True, source)
+    return y
+
+
+def check_in_place(x: torch.Tensor) -> None:
+    """Autograd's own checks of an in-place operation, before the kernel has written."""
     if x.requires_grad and torch.is_grad_enabled():
         if x.is_leaf and not x._is_view():
             raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation.")
         if x._is_view():
             _touch(x)
-    y: torch.Tensor = _apply(_forward, x, weight, call, True, source)
-    return y

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from geoact import _registry as _rows  # geoact.activations is the function
 from geoact.statistics import GeometryStats, GradientStats
+from geoact.torch import masks
 
 _G = GeometryStats | None
 _D = GradientStats | None
@@ -43,8 +44,16 @@ def tanh(input: Tensor, *, stats: _G = None, gradient_stats: _D = None) -> Tenso
     return y
 
 
-def relu(input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None) -> Tensor:
-    """max(0, x), as torch.nn.functional.relu."""
+def relu(
+    input: Tensor, inplace: bool = False, *, stats: _G = None, gradient_stats: _D = None, save: str = "output"
+) -> Tensor:
+    """max(0, x), as torch.nn.functional.relu.
+
+    ``save`` is what autograd keeps for backward: "output", which costs nothing where y is kept anyway, or "mask", one
+    bit per element (docs/masks.md).
+    """
+    if save != "output":
+        return masks.rectify(input, inplace, stats, gradient_stats, save)
     y: Tensor = _rows.relu(input, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats)
     return y
 

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from geoact import backends
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import functional as F
+from geoact.torch import masks
 
 if TYPE_CHECKING:
     from geoact.torch.probe import Probe
@@ -87,7 +88,7 @@ class Activation(nn.Module):
         super().__init_subclass__()
         original = cls.__bases__[-1]
         given = inspect.signature(original).parameters.values() if "__init__" in vars(original) else ()
-        if original is not Activation:
+        if original is not Activation and "__init__" not in vars(cls):
             ours = inspect.signature(Activation).parameters.values()
             keywords = [p for p in ours if p.kind is p.KEYWORD_ONLY]
             cls.__signature__ = inspect.Signature([*given, *keywords])  # type: ignore[attr-defined]
@@ -161,10 +162,41 @@ class Tanh(Activation, nn.Tanh):
 
 
 class ReLU(Activation, nn.ReLU):
-    """torch.nn.ReLU."""
+    """torch.nn.ReLU.
+
+    Parameters
+    ----------
+    inplace : bool
+        Write y over x.
+    save : "output" or "mask"
+        What autograd keeps for backward: y, or one bit per element (docs/masks.md).
+    """
 
     _row = "relu"
     _arguments = ("inplace",)
+    save = "output"
+
+    def __init__(
+        self,
+        inplace: bool = False,
+        *,
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+        save: str = "output",
+    ) -> None:
+        if save not in masks.SAVES:
+            raise ValueError(masks.not_accepted(save))
+        super().__init__(inplace, stats=stats, gradient_stats=gradient_stats)
+        if save != "output":
+            self.save = save
+
+    def _function(self, input: Tensor, stats: Any, gradient_stats: Any) -> Tensor:  # noqa: ANN401
+        return F.relu(input, self.inplace, stats=stats, gradient_stats=gradient_stats, save=self.save)
+
+    def extra_repr(self) -> str:
+        """Torch's own, what is saved unless it is y, and what is measured."""
+        saved = "" if self.save == "output" else f"save={self.save!r}"
+        return ", ".join(part for part in (super().extra_repr(), saved) if part)
 
 
 class LeakyReLU(Activation, nn.LeakyReLU):

@@ -36,7 +36,7 @@ Call begin(Direction direction, int activation, const Tensor* const* inputs, int
   std::fill_n(call.parameter_step, x.rank, 0);
   call.inputs = count;
   for (int k = 0; k < count; ++k) call.in[k] = inputs[k]->array;
-  call.out = out;
+  call.out[0] = out;
   call.in_place = in_place;
   return call;
 }

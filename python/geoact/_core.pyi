@@ -86,8 +86,29 @@ def backward(
     channel_axis: int,
     gradient: Borrowed | None = None,
 ) -> Any: ...
+def gated_forward(
+    number: int,
+    gate: object,
+    up: object,
+    values: tuple[object, ...],
+    names: tuple[str, ...],
+    out: object,
+    stats: Accumulator | None,
+) -> Any: ...
+def gated_backward(
+    number: int,
+    dy: object,
+    gate: object,
+    up: object,
+    values: tuple[object, ...],
+    names: tuple[str, ...],
+    dgate: object,
+    dup: object,
+    stats: Accumulator | None,
+) -> tuple[Any, Any]: ...
 def register_backend(backend: object, types: Sequence[int]) -> None: ...
 def register_memory(memory: object, types: Sequence[int]) -> None: ...
+def gates() -> list[tuple[str, int, str, bool]]: ...
 def activations() -> list[tuple[str, int, str, bool]]: ...
 def fields(direction: str) -> list[tuple[str, str]]: ...
 def isas() -> list[str]: ...

@@ -17,7 +17,7 @@ from geoact import activations as _registry
 from geoact import gates as _gates
 from geoact.activations import *  # noqa: F403  every public name there is a row or speaks of rows
 from geoact.backends import Info, gpu_backend, info, isa, num_threads, set_gpu_backend, set_isa, set_num_threads
-from geoact.gates import Gate, geglu, geglu_tanh, reglu, swiglu, swiglu_clipped
+from geoact.gates import *  # noqa: F403  Gate and the rows
 from geoact.statistics import GeometryStats, GradientStats
 
 __version__ = "0.1.0"

@@ -276,3 +276,5 @@ geglu = Gate(
 )
 geglu_tanh = Gate("geglu_tanh", "gelu_tanh(gate) up", _ref.gelu_tanh, _ref.gelu_tanh_slope, source=_SHAZEER)
 reglu = Gate("reglu", "relu(gate) up", _ref.relu, _ref.step, kinks=(0.0,), source=_SHAZEER)
+
+__all__ = ["Gate", *_ROWS]  # the functions would hide the module and geoact.get

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from geoact import _core, _gates
 from support import inputs, oracle
-from support.cases import DTYPES, NARROW, SIMULATED, assert_same_bits
+from support.cases import DTYPES, FORMATS, NARROW, SIMULATED, assert_same_bits
 from support.errors import Untouched, rejected, used
 
 FLOAT32 = DTYPES["float32"]
@@ -29,6 +29,12 @@ each_gate = pytest.mark.parametrize("row", GATES.values(), ids=GATES)
 def compute(array):
     """The same values in the type that kernels compute in."""
     return array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+
+
+def parameters(row, dtype):
+    """The defaults as the kernels compute with them."""
+    kind = np.float64 if dtype == np.float64 else np.float32
+    return tuple(float(kind(p.default)) for p in row.parameters)
 
 
 def inner(row, gate, **options):
@@ -65,14 +71,17 @@ def in_pieces(row, dy, gate, up):
         return tuple(a.astype(gate.dtype) for a in (f * h, dgate, dup))
 
 
+def largest(dtype):
+    precision, smallest = FORMATS[dtype.name]
+    return (2 - 2.0 ** (1 - precision)) * 2.0 ** (1 - smallest)
+
+
 def hard_triple(dtype):
     """(dy, gate, up) that meet every edge: adversarial gates, against factors of every size and kind."""
-    name = dtype.name
-    gate = inputs.every_pattern(dtype) if dtype in NARROW else inputs.adversarial(name, 8)
-    limits = np.finfo(dtype)
+    gate = inputs.every_pattern(dtype) if dtype in NARROW else inputs.adversarial(dtype.name, 8)
     special = np.array(
-        [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 7.0, -7.0, 7.5, -300.0, 1e-3, float(limits.max),
-         float(limits.tiny), -float(limits.smallest_subnormal)]
+        [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 7.0, -7.0, 7.5, -300.0, 1e-3, largest(dtype),
+         2.0 ** FORMATS[dtype.name][1], -inputs.smallest(dtype)]
     ).astype(dtype)  # fmt: skip
     gate = np.concatenate([gate, np.tile(special, len(special)), np.array([LIMIT, LIMIT * (1 + 1e-3)]).astype(dtype)])
     random = np.random.default_rng(4)
@@ -115,13 +124,18 @@ def test_everything_is_that_of_the_pieces_to_the_last_bit(row, isa, dtype):
     assert_same_bits(ours[1], dup)
 
 
-def close(actual, expected, scale, dtype):
-    """Within a few roundings of ``scale``, the size of what was multiplied, or of the smallest number."""
-    eps = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-21, "float64": 2.0**-49}[dtype.name]
-    largest = float(np.finfo(dtype).max)
+# The float64 reference of gelu loses digits in its tail, which the kernels do not (tests/test_values.py).
+EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-21, "float64": 2.0**-41}
+
+
+def assert_close(actual, expected, relative_to, absolute, dtype):
+    """Within a few roundings of the one, and some of the other; near the largest number either may be infinite."""
+    actual = actual.astype(np.float64)
     with np.errstate(all="ignore"):
-        error, allowed = np.abs(actual.astype(np.float64) - expected), eps * scale + 4 * inputs.smallest(dtype)
-        good = (error <= allowed) | ((np.abs(expected) > 0.99 * largest) & ~(np.abs(actual) < 0.98 * largest))
+        allowed = EPS[dtype.name] * relative_to + 4 * (absolute + inputs.smallest(dtype))
+        good = (np.abs(actual - expected) <= allowed) | (actual == expected)
+        top = 0.99 * largest(dtype)
+        good |= (np.abs(expected) > top) & (np.abs(actual) > top) & (np.sign(actual) == np.sign(expected))
     assert good.all(), (actual[~good][:3], expected[~good][:3])
 
 
@@ -129,20 +143,23 @@ def close(actual, expected, scale, dtype):
 def test_values_and_gradients_are_those_of_the_float64_reference(row, isa, dtype):
     _, gate, up = hard_triple(dtype)
     dy = inputs.normal(gate.shape, dtype)
-    finite = np.isfinite(gate.astype(np.float64)) & np.isfinite(up.astype(np.float64))
-    dy, gate, up = dy[finite], gate[finite], up[finite]
-    values = tuple(p.default for p in row.parameters)
-    with np.errstate(all="ignore"):
+    with np.errstate(invalid="ignore"):
         d, g, u = (a.astype(np.float64) for a in (dy, gate, up))
+    finite = np.isfinite(g) & np.isfinite(u)
+    dy, gate, up, d, g, u = (a[finite] for a in (dy, gate, up, d, g, u))
+    values = parameters(row, dtype)
+    with np.errstate(all="ignore"):
         y, (dgate, dup) = row.value(g, u, *values), row.gradients(d, g, u, *values)
-        arriving = np.abs(d * row.factor(u, *values))
-        lost = inputs.smallest(FLOAT32) if dtype != np.float64 else 0  # f is a number of the compute type
-        close(row(gate, up), y, np.abs(y) + lost * np.abs(u), dtype)
-        ours = row.backward(dy, gate, up)
-        # f' crosses 0, about which it is right to its own size elsewhere
-        overflows = arriving > (3e38 if dtype != np.float64 else 1e308)
-        close(ours[0][~overflows], dgate[~overflows], (np.abs(dgate) + arriving)[~overflows], dtype)
-        close(ours[1], dup, np.abs(dup) + lost * np.abs(d), dtype)
+        h, arriving = np.abs(row.factor(u, *values)), np.abs(d * row.factor(u, *values))
+        scale = np.abs(dgate) + arriving
+    # What f and f' are lost below, and with them what they multiply; in the reference of gelu a probability times g.
+    smallest = inputs.smallest(compute(gate).dtype) * np.clip(np.abs(g), 1, 50)
+    assert_close(row(gate, up), y, np.abs(y), smallest * h, dtype)
+    ours = row.backward(dy, gate, up)
+    # f' crosses 0, about which it is right to its own size elsewhere; what arrives may be too large for the arithmetic
+    fits = arriving < largest(compute(gate).dtype)
+    assert_close(ours[0][fits], dgate[fits], scale[fits], (smallest * arriving)[fits], dtype)
+    assert_close(ours[1], dup, np.abs(dup), smallest * np.abs(d), dtype)
 
 
 @each_gate
@@ -232,12 +249,13 @@ def test_statistics_are_those_of_the_activation_alone(name, isa, dtype, per, axi
 
 def reference_cells(row, dy, gate, up):
     """Both records from their definitions, of y and dgate as they were stored."""
-    dtype, values = gate.dtype, tuple(p.default for p in row.parameters)
+    dtype = gate.dtype
     alone = inner(row, compute(gate)).astype(dtype)  # rounded as f is
     dgate, _ = row.backward(dy, gate, up)
     wide = compute(dy) * factor(row, compute(up))
     x, y, d, dx = (a.reshape(1, -1).astype(np.float64) for a in (gate, alone, wide, dgate))
-    slope = row.slope(y if row.name == "reglu" else x, *values)
+    ones = np.ones_like(compute(gate))  # f' as it is computed: it may be 0 where that of the reference is not
+    slope = inner_backward(row, ones, compute(gate)).reshape(1, -1).astype(np.float64)
     return oracle.cells(x, y, slope, dtype), oracle.gradient_cells(d, dx, slope, dtype)
 
 
@@ -250,8 +268,6 @@ def test_statistics_of_hard_data_are_those_of_the_definitions(row, isa, dtype, k
     dy, up = inputs.normal(gate.shape, dtype, seed=5), inputs.normal(gate.shape, dtype, seed=6)
     ours = measured(row, dy, gate, up, "tensor", -1)
     for cells, expected in zip(ours, reference_cells(row, dy, gate, up), strict=True):
-        # a slope near the border of saturation may fall on either side of it
-        expected.pop("saturated", None)
         oracle.assert_cells({k: np.atleast_1d(v) for k, v in cells.items()}, expected, context=row.name)
 
 
@@ -333,7 +349,7 @@ def test_any_layout_gives_the_values_and_statistics_of_copies(row, isa, dtype, p
     x = inputs.normal((100, 131), dtype, sd=3)
     before = x.copy()
     gate, up = (np.asarray(a) for a in PAIRS[pair](x))
-    dy = inputs.normal(gate.shape[::-1], dtype, seed=9).T
+    dy = np.asarray(inputs.normal(gate.shape[::-1], dtype, seed=9), dtype).T
     plain = copies(dy, gate, up)
     y, backward = row(*plain[1:]), row.backward(*plain)
     assert_same_bits(row(gate, up), y)

@@ -44,7 +44,7 @@ def _accumulator(stats: Any, kind: type[Any], name: str) -> _core.Accumulator | 
 def _check(name: str, value: object, x: torch.Tensor, like: str = "x") -> None:
     """Refuse what no backend takes, in one place for every path."""
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} must be a torch tensor as x is, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a torch tensor as {like} is, got {type(value).__name__}")
     if value.dtype not in _FLOATING:
         raise TypeError(f"{name} has dtype {value.dtype} (accepted: float16, bfloat16, float32, float64)")
     if value.is_nested:
@@ -222,11 +222,10 @@ def backward(
 # --- gates ----------------------------------------------------------------------------------------------------------
 
 
-def _check_pair(gate: torch.Tensor, up: object) -> None:
+def _check_pair(gate: torch.Tensor, up: Any) -> None:  # noqa: ANN401
     """What the core would check, for the paths on which torch would say it in other words, or not at all."""
     _check("gate", gate, gate, "gate")
     _check("up", up, gate, "gate")
-    assert isinstance(up, torch.Tensor)  # checked above; for mypy
     if up.shape != gate.shape:
         raise ValueError(f"up has shape {tuple(up.shape)}, but gate has shape {tuple(gate.shape)}; they must be equal")
     if up.dtype != gate.dtype:
@@ -255,8 +254,8 @@ def gated_forward(
     """Y = f(gate) h(up), differentiable; the record of f added to ``stats``."""
     plain = type(gate) in _PLAIN and type(up) in _PLAIN and not gate.is_meta
     if _compiling() or not plain or _transformed() or _modes() or _traced() is not None:
-        if isinstance(up, torch.Tensor) and type(gate) in _PLAIN:
-            _check_pair(gate, up)
+        if type(gate) in _PLAIN and (type(up) in _PLAIN or not hasattr(type(up), "__torch_function__")):
+            _check_pair(gate, up)  # other tensors and stand-ins are for whoever traces to judge
         y = gated_ops.by_operator(row, gate, up, values, stats, gradient_stats)
         return y if out is None else _copied(out, gate, y)
     accumulator = _accumulator(stats, GeometryStats, "stats")

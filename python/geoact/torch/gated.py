@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from torch import Tensor
+from torch import Tensor, fx
 
 from geoact import _gates as _rows  # geoact.gates is the function
 from geoact.statistics import GeometryStats, GradientStats
@@ -23,11 +23,11 @@ def halves(both: Tensor) -> tuple[Tensor, Tensor]:
     TypeError, ValueError
         If ``both`` is no tensor, or its last axis has no two halves.
     """
-    if not isinstance(both, Tensor):
+    if not isinstance(both, Tensor) and not isinstance(both, fx.Proxy):  # which stands for any tensor
         raise TypeError(f"both must be a torch tensor, got {type(both).__name__}")
-    if both.dim() == 0 or both.shape[-1] % 2:
+    if isinstance(both, Tensor) and (both.dim() == 0 or both.shape[-1] % 2):
         raise ValueError(f"both has shape {tuple(both.shape)}; its last axis must be gate and up side by side")
-    gate, up = both.chunk(2, dim=-1) if both.shape[-1] else (both, both)
+    gate, up = both.tensor_split(2, dim=-1)
     return gate, up
 
 
@@ -60,7 +60,7 @@ class GatedActivation(Activation):
         super().__init__(stats=stats, gradient_stats=gradient_stats)
         self.packed = packed
 
-    def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, gate: Tensor, up: Tensor | None = None) -> Tensor:
         """Y = f(gate) h(up), of the shape and dtype of gate; where ``packed``, of the halves of the one argument."""
         if self.packed != (up is None):
             raise TypeError(

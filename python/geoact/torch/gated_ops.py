@@ -18,7 +18,7 @@ import torch
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
-from geoact import _core
+from geoact import _core, backends
 from geoact import _gates as _registry  # geoact.gates is the function
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import autograd, ops
@@ -52,13 +52,11 @@ _Formula = Callable[..., Tensor]
 # --- the formulas ---------------------------------------------------------------------------------------------------
 
 
-def _clip(name: str) -> _Formula:
-    """The slope or curvature of swiglu_clipped's f: 0 where the gate is clipped."""
-    of_swish = {"slope": SLOPES, "curvature": CURVATURES}[name]["swish"]
+def _where_open(of_swish: Callable[..., Tensor | float]) -> _Formula:
+    """The slope or curvature of swiglu_clipped's f from that of swish: 0 where the gate is clipped."""
 
     def formula(gate: Tensor, alpha: float, limit: float) -> Tensor:
-        inside: Tensor | float = of_swish(gate.clamp(max=limit), alpha)
-        return torch.where(gate <= limit, inside, torch.zeros_like(gate))
+        return torch.where(gate <= limit, of_swish(gate.clamp(max=limit), alpha), torch.zeros_like(gate))
 
     return formula
 
@@ -86,8 +84,8 @@ _FORMULAS: dict[str, tuple[_Formula, _Formula, Callable[..., Tensor | float], _F
 }
 _FORMULAS["swiglu_clipped"] = (
     _clipped,
-    _clip("slope"),
-    _clip("curvature"),
+    _where_open(SLOPES["swish"]),
+    _where_open(CURVATURES["swish"]),
     lambda up, alpha, limit: up.clamp(-limit, limit) + 1,
     lambda up, alpha, limit: _within(up, limit),
 )
@@ -121,6 +119,15 @@ def _narrow(wide: Any, like: Tensor) -> Tensor:  # noqa: ANN401
 # --- how the kernels are run ----------------------------------------------------------------------------------------
 
 
+def _require_kernels(name: str, tensor: Tensor) -> None:
+    """Refuse a device on which only Triton's kernels are: they have no gates."""
+    if tensor.is_cuda and (why := backends.load_cuda()):
+        raise ValueError(
+            f"{name} is on the device {tensor.device}, where gated activations need geoact's CUDA kernels: {why}; see "
+            f"geoact.info(), or pass {name}.cpu()"
+        )
+
+
 def core_forward(
     row: Gate,
     gate: Tensor,
@@ -130,12 +137,13 @@ def core_forward(
     accumulator: Any,  # noqa: ANN401
 ) -> Tensor:
     """Y = f(gate) h(up) by the compiled core."""
+    _require_kernels("gate", gate)
     if autograd._HAS_EXCHANGE:
         y: Tensor = _core.gated_forward(row._index, gate, up, values, row._names, out, accumulator)
         return y
     y = torch.empty_like(gate) if out is None else out
-    borrowed = [autograd.borrow(t) for t in (gate, up, y)]
-    _core.gated_forward(row._index, *borrowed[:2], values, row._names, borrowed[2], accumulator)
+    source, factor, target = map(autograd.borrow, (gate, up, y))
+    _core.gated_forward(row._index, source, factor, values, row._names, target, accumulator)
     return y
 
 
@@ -149,11 +157,12 @@ def core_backward(
     accumulator: Any,  # noqa: ANN401
 ) -> tuple[Tensor, Tensor]:
     """(dgate, dup) by the compiled core."""
+    _require_kernels("dy", dy)
     if autograd._HAS_EXCHANGE:
         return _core.gated_backward(row._index, dy, gate, up, values, row._names, *outs, accumulator)
     dgate, dup = (torch.empty_like(dy) if out is None else out for out in outs)
-    borrowed = [autograd.borrow(t) for t in (dy, gate, up, dgate, dup)]
-    _core.gated_backward(row._index, *borrowed[:3], values, row._names, *borrowed[3:], accumulator)
+    a, b, c, place, other = map(autograd.borrow, (dy, gate, up, dgate, dup))
+    _core.gated_backward(row._index, a, b, c, values, row._names, place, other, accumulator)
     return dgate, dup
 
 

@@ -3,7 +3,9 @@
 import copy
 import inspect
 import pickle
+import re
 from itertools import permutations, product
+from pathlib import Path
 
 import geoact
 import numpy as np
@@ -595,6 +597,17 @@ def test_rows_are_those_of_the_core_and_of_the_package():
         assert len(row.parameters) == parameters
         assert name in geoact.__all__
     assert not set(GATES) & set(geoact.activations())
+
+
+GUIDE = Path(__file__).parents[1] / "docs" / "activations.md"
+
+
+@pytest.mark.skipif(not GUIDE.exists(), reason="needs the source tree")
+def test_the_example_of_the_documentation_runs():
+    (block,) = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.S)
+    scope = {}
+    exec(compile(block, str(GUIDE), "exec"), scope)
+    assert scope["stats"].groups == scope["gradient"].groups == 64
 
 
 @each_gate

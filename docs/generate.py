@@ -56,6 +56,16 @@ def activations_short() -> str:
     return table(["name", "y =", "parameters"], rows)
 
 
+def gates() -> str:
+    """Show all rows of the registry of gates."""
+    rows = []
+    for name, row in geoact.gates().items():
+        given = ", ".join(f"{p.name}={p.default:g}" for p in row.parameters)
+        given += "approximate='none'" if row.variants else ""
+        rows.append([code(name), code(row.formula), code(given), row.source])
+    return table(["name", "y =", "parameters", "source or note"], rows)
+
+
 # --- from the derived values --------------------------------------------------------------------------------
 
 
@@ -99,6 +109,7 @@ def rules() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "activations": activations,
     "activations-short": activations_short,
+    "gates": gates,
     "cells-forward": lambda: _cells("forward"),
     "cells-backward": lambda: _cells("backward"),
     "derived-counts": lambda: _derived_rows(_derived.COUNTS),

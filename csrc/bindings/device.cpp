@@ -183,10 +183,10 @@ namespace {
 // Another place for the output of a call, in C order.
 Memory aside(Call& call, const Tensor& x) {
   const Memory memory = allocate(x, x.size * x.item_size);
-  call.out.data = memory.address;
+  call.out[0].data = memory.address;
   int64_t stride = x.item_size;
   for (int i = call.rank - 1; i >= 0; --i) {
-    call.out.stride[i] = stride;
+    call.out[0].stride[i] = stride;
     stride *= call.shape[i];
   }
   call.in_place = false;

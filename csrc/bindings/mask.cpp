@@ -54,7 +54,7 @@ py::object run(Direction direction, py::handle x_object, const char* x_name, uin
   }
   if (stats) {  // a launch that measures, then one that makes the bits of y: relu(y) is y
     finish(call, x, none, stats, nullptr);
-    call.in[0] = call.out;
+    call.in[0] = call.out[0];
   }
   try {
     x.backend->mask(call, mask, x.device.id, x.stream);

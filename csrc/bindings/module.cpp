@@ -87,6 +87,64 @@ py::object backward(int activation, py::handle dy_object, py::handle saved_objec
   return py::make_tuple(std::move(out.object), std::move(gradient.object));
 }
 
+// As above, for any number of arrays: if one of them is the CPU kernels', all of the call is.
+void agree_on_backend(std::initializer_list<Tensor*> inputs, std::initializer_list<py::handle> outs) {
+  bool all = true;
+  for (const Tensor* t : inputs) all &= t->backend != nullptr;
+  for (py::handle out : outs) all &= out.is_none() || view(out, "out").backend;
+  if (!all)
+    for (Tensor* t : inputs) t->backend = nullptr;
+}
+
+py::object gated_forward(int gate_number, py::handle gate_object, py::handle up_object, py::tuple values,
+                         py::tuple names, py::handle out_object, Accumulator* stats) {
+  Tensor gate = view(gate_object, "gate"), up = view(up_object, "up");
+  require_same(up, "up", gate, "gate");
+  agree_on_backend({&gate, &up}, {out_object});
+  Parameters held;
+  read_parameters(held, values, names, gate, 1);
+  require(stats, Direction::forward, gate);
+  Output out = output(out_object, "out", gate, {&gate, &up}, {"gate", "up"});
+  const Tensor* inputs[] = {&gate, &up};
+  Call call = begin(Direction::forward, gate_number, inputs, 2, out.tensor.array, out.in_place);
+  call.gated = true;
+  place_parameters(call, held, 0);
+  finish(call, gate, held, stats, nullptr);
+  return std::move(out.object);
+}
+
+py::object gated_backward(int gate_number, py::handle dy_object, py::handle gate_object, py::handle up_object,
+                          py::tuple values, py::tuple names, py::handle dgate_object, py::handle dup_object,
+                          Accumulator* stats) {
+  Tensor dy = view(dy_object, "dy"), gate = view(gate_object, "gate"), up = view(up_object, "up");
+  require_same(gate, "gate", dy, "dy");
+  require_same(up, "up", dy, "dy");
+  agree_on_backend({&dy, &gate, &up}, {dgate_object, dup_object});
+  Parameters held;
+  read_parameters(held, values, names, dy, 1);
+  require(stats, Direction::backward, dy);
+  const std::initializer_list<const Tensor*> inputs = {&dy, &gate, &up};
+  const std::initializer_list<const char*> input_names = {"dy", "gate", "up"};
+  Output dgate = output(dgate_object, "out[0]", dy, inputs, input_names);
+  Output dup = output(dup_object, "out[1]", dy, inputs, input_names);
+  require_apart(dgate.tensor, "out[0]", dup.tensor, "out[1]");
+  Call call =
+      begin(Direction::backward, gate_number, inputs.begin(), 3, dgate.tensor.array, dgate.in_place || dup.in_place);
+  call.gated = true;
+  call.outputs = 2;
+  call.out[1] = dup.tensor.array;
+  place_parameters(call, held, 0);
+  finish(call, dy, held, stats, nullptr);
+  return py::make_tuple(std::move(dgate.object), std::move(dup.object));
+}
+
+py::list listed(const std::vector<ActivationRow>& rows) {
+  py::list list;
+  for (const ActivationRow& row : rows)
+    list.append(py::make_tuple(row.name, row.parameters, row.saves_y ? "y" : "x", row.trainable));
+  return list;
+}
+
 std::vector<std::string> isa_names(bool supported_only) {
   std::vector<std::string> names;
   for (const Isa& isa : isas())
@@ -125,12 +183,13 @@ PYBIND11_MODULE(_core, m) {
         py::arg("values"), py::arg("names"), py::arg("out"), py::arg("stats").none(true), py::arg("channel_axis"),
         py::arg("gradient") = py::none());
 
-  m.def("activations", [] {
-    py::list rows;
-    for (const ActivationRow& row : activation_rows())
-      rows.append(py::make_tuple(row.name, row.parameters, row.saves_y ? "y" : "x", row.trainable));
-    return rows;
-  });
+  m.def("gated_forward", &gated_forward, py::arg("number"), py::arg("gate"), py::arg("up"), py::arg("values"),
+        py::arg("names"), py::arg("out"), py::arg("stats").none(true));
+  m.def("gated_backward", &gated_backward, py::arg("number"), py::arg("dy"), py::arg("gate"), py::arg("up"),
+        py::arg("values"), py::arg("names"), py::arg("dgate"), py::arg("dup"), py::arg("stats").none(true));
+
+  m.def("activations", [] { return listed(activation_rows()); });
+  m.def("gates", [] { return listed(gate_rows()); });
   m.def(
       "fields",
       [](const std::string& direction) {

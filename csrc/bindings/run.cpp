@@ -38,7 +38,7 @@ Call begin(Direction direction, int activation, const Tensor* const* inputs, int
   std::fill_n(call.parameter_step, x.rank, 0);
   call.inputs = count;
   for (int k = 0; k < count; ++k) call.in[k] = inputs[k]->array;
-  call.out = out;
+  call.out[0] = out;
   call.in_place = in_place;
   return call;
 }
@@ -54,6 +54,8 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
             bool locked, uint8_t* mask) {
   if (stats && stats->tiers().any()) {
     if (mask) throw py::value_error("stats was made with histogram=, pairs= or sketch=, which no mask is measured with");
+    if (call.gated)
+      throw py::value_error("stats was made with histogram=, pairs= or sketch=, which gates do not measure");
     if (x.backend && x.size > 0)
       throw py::value_error("stats was made with histogram=, pairs= or sketch=, which this device does not measure");
   }

@@ -209,6 +209,11 @@ Output output(py::handle out, const char* name, const Tensor& like, std::initial
   return result;
 }
 
+void require_apart(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name) {
+  if (shares_memory(a, b))
+    throw py::value_error(std::string(a_name) + " and " + b_name + " share memory; both are written");
+}
+
 namespace {
 
 double widen(DType dtype, const char* item) {

@@ -74,6 +74,9 @@ class Parameters {
 };
 void read_parameters(Parameters& result, py::tuple values, py::tuple names, const Tensor& x, int64_t channels);
 
+// Refuses two outputs that share memory.
+void require_apart(const Tensor& a, const char* a_name, const Tensor& b, const char* b_name);
+
 py::object new_float64(const std::vector<int64_t>& shape);
 double* float64_data(const py::object& array);
 

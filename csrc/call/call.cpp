@@ -18,7 +18,7 @@ int arrange(const Call& call, Axis* axes) {
     Axis& axis = axes[rank++];
     axis = {call.shape[i], {}, call.group_stride[i], call.parameter_step[i]};
     for (int k = 0; k < call.inputs; ++k) axis.stride[k] = call.in[k].stride[i];
-    axis.stride[call.inputs] = call.out.stride[i];
+    for (int k = 0; k < call.outputs; ++k) axis.stride[call.inputs + k] = call.out[k].stride[i];
   }
   std::stable_sort(axes, axes + rank,
                    [](const Axis& a, const Axis& b) { return std::abs(a.stride[0]) > std::abs(b.stride[0]); });
@@ -27,7 +27,7 @@ int arrange(const Call& call, Axis* axes) {
     Axis& outer = axes[last];
     const Axis& inner = axes[i];
     bool alike = outer.group == inner.group * inner.size && outer.parameter == inner.parameter * inner.size;
-    for (int k = 0; k <= call.inputs; ++k) alike &= outer.stride[k] == inner.stride[k] * inner.size;
+    for (int k = 0; k < call.inputs + call.outputs; ++k) alike &= outer.stride[k] == inner.stride[k] * inner.size;
     if (alike) {
       const int64_t size = outer.size * inner.size;
       outer = inner;

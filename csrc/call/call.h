@@ -8,7 +8,7 @@ namespace geoact {
 
 inline constexpr int max_parameters = 2;
 inline constexpr int max_rank = 64;  // NumPy's
-inline constexpr int max_arrays = 3;
+inline constexpr int max_inputs = 3, max_outputs = 2, max_arrays = max_inputs + max_outputs;
 
 enum class Direction : int { forward, backward };
 enum class DType : int { float16, bfloat16, float32, float64 };
@@ -17,7 +17,7 @@ enum class DType : int { float16, bfloat16, float32, float64 };
 // parameter array; an axis with both 0 is "plain".
 struct Axis {
   int64_t size;
-  int64_t stride[max_arrays];  // bytes: inputs, then the output
+  int64_t stride[max_arrays];  // bytes: inputs, then outputs
   int64_t group, parameter;
 };
 
@@ -41,11 +41,12 @@ struct Tiers {
 struct Call {
   Direction direction;
   int activation, level;  // level: 0 none, 1 counts, 2 moments
+  bool gated = false;     // `activation` is the number of a gate: (gate, up) -> y; (dy, gate, up) -> (dgate, dup)
   DType dtype;
   int rank = 0;
   int64_t shape[max_rank];
-  int inputs;
-  Array in[2], out;
+  int inputs, outputs = 1;
+  Array in[max_inputs], out[max_outputs];
   int64_t group_stride[max_rank];  // 0 on the axes that are reduced
   int64_t groups = 1;
   int64_t parameter_step[max_rank];

@@ -10,7 +10,7 @@ int mask_axes(const Call& call, MaskAxis* axes) {
   int64_t step = 1;
   for (int i = call.rank - 1; i >= 0; --i) {
     const bool last = i == call.rank - 1;
-    axes[i] = {call.shape[i], call.in[0].stride[i], call.out.stride[i], step};
+    axes[i] = {call.shape[i], call.in[0].stride[i], call.out[0].stride[i], step};
     step *= last ? (call.shape[i] + 7) / 8 : call.shape[i];
   }
   return call.rank;

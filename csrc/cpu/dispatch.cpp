@@ -13,7 +13,7 @@
 #endif
 
 #define GEOACT_ISA scalar
-#include "../ops/activations.h"
+#include "../ops/gates.h"
 #include "../ops/statistics.h"
 #include "pool.h"
 
@@ -99,6 +99,11 @@ bool set_active_isa(const char* name) {
 
 const std::vector<ActivationRow>& activation_rows() {
   static const auto rows = rows_of(scalar::activations{});
+  return rows;
+}
+
+const std::vector<ActivationRow>& gate_rows() {
+  static const auto rows = rows_of(scalar::gates{});
   return rows;
 }
 
@@ -209,7 +214,7 @@ void run_part(void* context, int64_t i) {
     const int64_t begin = i * job.split.step;
     axis.size = std::min(job.split.step, axis.size - begin);
     for (int k = 0; k < task.inputs; ++k) task.in[k] += begin * axis.stride[k];
-    task.out += begin * axis.stride[task.inputs];
+    for (int k = 0; k < task.outputs; ++k) task.out[k] += begin * axis.stride[task.inputs + k];
     if (task.cells) task.cells += job.split.disjoint ? begin * axis.group : 0;
     for (int k = 0; k < max_parameters; ++k)
       if (task.parameter_varies[k])
@@ -231,11 +236,14 @@ Task task_of(const Call& call, double* cells) {
   task.direction = call.direction;
   task.activation = call.activation;
   task.level = cells ? call.level : 0;
+  task.gated = call.gated;
   task.inputs = call.inputs;
+  task.outputs = call.outputs;
   for (int k = 0; k < call.inputs; ++k) task.in[k] = call.in[k].data;
-  task.out = call.out.data;
+  for (int k = 0; k < call.outputs; ++k) task.out[k] = call.out[k].data;
   task.inputs_shadowed = call.in_place;
-  task.stream = !call.in_place && elements_of(call) * item * (call.inputs + 1) > streamed_from(cells);
+  task.stream =
+      !call.in_place && call.outputs == 1 && elements_of(call) * item * (call.inputs + 1) > streamed_from(cells);
   std::copy_n(call.parameter, max_parameters, task.parameter);
   std::copy_n(call.parameter_varies, max_parameters, task.parameter_varies);
   task.saturation = call.saturation;

@@ -21,6 +21,7 @@ const Isa& active_isa();
 bool set_active_isa(const char* name);  // false: unknown, or this machine cannot run it
 
 const std::vector<ActivationRow>& activation_rows();
+const std::vector<ActivationRow>& gate_rows();
 const std::vector<FieldRow>& fields(Direction direction);
 int cells_per_group(Direction direction, int level);
 void init_cells(Direction direction, int level, double* cells, int64_t groups);

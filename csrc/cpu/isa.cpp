@@ -37,7 +37,16 @@ struct Row {
   static constexpr Run backward[2] = {walk<Backward<A, S>, A, Level::none>, walk<Backward<A, S>, A, Level::moments>};
 };
 
-template <template <class> class... A>
+template <template <class> class G>
+struct GateRow {
+  static constexpr Run forward[3] = {walk<GatedForward<G, S>, G, Level::none>,
+                                     walk<GatedForward<G, S>, G, Level::counts>,
+                                     walk<GatedForward<G, S>, G, Level::moments>};
+  static constexpr Run backward[2] = {walk<GatedBackward<G, S>, G, Level::none>,
+                                      walk<GatedBackward<G, S>, G, Level::moments>};
+};
+
+template <template <template <class> class> class Row, template <class> class... A>
 Run find(list<A...>, const Task& task) {
   static constexpr const Run* forward[] = {Row<A>::forward...};
   static constexpr const Run* backward[] = {Row<A>::backward...};
@@ -45,7 +54,7 @@ Run find(list<A...>, const Task& task) {
                                               : backward[task.activation][task.level != 0];
 }
 
-void run(const Task& task) { find(activations{}, task)(task); }
+void run(const Task& task) { (task.gated ? find<GateRow>(gates{}, task) : find<Row>(activations{}, task))(task); }
 
 template <class Statistics, Level L>
 void combine_groups(double* into, const double* from, int64_t groups) {

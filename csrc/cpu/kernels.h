@@ -10,10 +10,10 @@ namespace geoact {
 
 // A matrix of adjacent columns: what one kernel call passes over. Strides count elements.
 struct Block {
-  const void* in[2];
-  void* out;
+  const void* in[max_inputs];
+  void* out[max_outputs];
   int64_t rows, columns;
-  int64_t in_stride[2], out_stride;
+  int64_t in_stride[max_inputs], out_stride[max_outputs];
   int64_t ahead;                          // rows to prefetch ahead of the one being read
   const void* parameter[max_parameters];  // compute type; stride 0 (one value) or 1 (one per column)
   int64_t parameter_stride[max_parameters];
@@ -22,19 +22,20 @@ struct Block {
   const void* shift;      // likewise
   int64_t lanes_step;     // 0: all strips share one set, 1: one each
   void* parameter_lanes;  // one vector per strip
-  void* past_cache;       // where a flat block's output goes instead of `out`, or null
+  void* past_cache;       // where a flat block's output goes instead of `out[0]`, or null
 };
 
 // Everything a worker needs to run one part of a call.
 struct Task {
   Direction direction;
   int activation, level;  // level: 0 none, 1 counts, 2 moments
-  int rank, inputs;
+  bool gated;             // `activation` is the number of a gate
+  int rank, inputs, outputs;
   Axis axis[max_rank];
-  const char* in[2];
-  char* out;
-  bool stream;           // the output does not fit in cache: bypass it
-  bool inputs_shadowed;  // the output overwrites an input, which is then read through a copy
+  const char* in[max_inputs];
+  char* out[max_outputs];
+  bool stream;           // the only output does not fit in cache: bypass it
+  bool inputs_shadowed;  // an output overwrites an input, which is then read through a copy
   const void* parameter[max_parameters];
   bool parameter_varies[max_parameters];
   double saturation;
@@ -55,7 +56,7 @@ struct MaskBlock {
   bool past_cache;                    // the output does not fit in cache
 };
 
-inline constexpr int64_t scratch_bytes = 1 << 20;
+inline constexpr int64_t scratch_bytes = 1 << 21;
 
 // Rows of x and y that a pass has just gone over, as the opt-in tiers look at them (ops/tiers.h). Axes of rows in C
 // order, outermost first; strides count bytes, [0] of x, [1] of y.

@@ -107,7 +107,7 @@ void pass_over(const Job& job, const Box& box, bool measured) {
   const int outer = merge(axes, job.rank) - 1;
   const MaskAxis columns = axes[outer];
   MaskBlock block;
-  block.out = job.call->out.data + box.out;
+  block.out = job.call->out[0].data + box.out;
   block.in = measured ? block.out : job.call->in[0].data + box.in;
   block.mask = job.mask + box.mask;
   block.past_cache = job.past_cache;
@@ -153,7 +153,7 @@ void run_box(void* context, int64_t i) {
     Call part = *job.call;
     std::copy_n(box.shape.begin(), part.rank, part.shape);
     part.in[0].data += box.in;
-    part.out.data += box.out;
+    part.out[0].data += box.out;
     part.groups = box.groups;
     execute(part, job.records + box.cells, nullptr);
   }

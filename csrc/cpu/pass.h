@@ -10,7 +10,7 @@
 
 #include "vec.h"
 // vec.h first: the verbs of ops/ are found by overload
-#include "../ops/activations.h"
+#include "../ops/gates.h"
 #include "../ops/statistics.h"
 #include "kernels.h"
 #include "stage.h"
@@ -103,6 +103,11 @@ GEOACT_INLINE const S* at_row(const Block& block, int input, int64_t row, int64_
   return p;
 }
 
+template <class S>
+GEOACT_INLINE S* at_output(const Block& block, int output, int64_t row, int64_t column) {
+  return static_cast<S*>(block.out[output]) + row * block.out_stride[output] + column;
+}
+
 // f'(x), with x := y where y is all that is known (the derivative then reads no more of x than its sign).
 template <class V, template <class> class A>
 GEOACT_INLINE V gradient(const A<V>& a, V dy, V x, V y, V slope) {
@@ -126,7 +131,7 @@ struct Forward {
   static GEOACT_INLINE void element(const A<V>& a, const Block& block, int64_t row, int64_t column, int count,
                                     const Sink& sink) {
     const V x = load_some<V>(at_row<S>(block, 0, row, column), count), y = storage<V, S>::round(a.value(x));
-    if constexpr (Stored) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, y, count);
+    if constexpr (Stored) store_some(at_output<S>(block, 0, row, column), y, count);
     if constexpr (Measured) sink(x, y, a.slope(x, y), V(0));
   }
 };
@@ -147,10 +152,51 @@ struct Backward {
     const V saved = load_some<V>(at_row<S>(block, 1, row, column), count);
     const V y = A<V>::saves == Saves::y ? saved : storage<V, S>::round(a.value(saved));
     const V f = a.slope(saved, y), dx = storage<V, S>::round(gradient<V, A>(a, dy, saved, y, f));
-    if constexpr (Stored) store_some(static_cast<S*>(block.out) + row * block.out_stride + column, dx, count);
+    if constexpr (Stored) store_some(at_output<S>(block, 0, row, column), dx, count);
     V dp(0);
     if constexpr (reduces_parameter) dp = dy * a.param_slope(saved, y);
     if constexpr (Measured || reduces_parameter) sink(dy, dx, f, dp);
+  }
+};
+
+// y = f(gate) h(up): the statistics see the gate as if f stood alone.
+template <template <class> class G, class S>
+struct GatedForward : Forward<G, S> {
+  using typename Forward<G, S>::V;
+
+  template <bool Stored, bool Measured, class Sink>
+  static GEOACT_INLINE void element(const G<V>& g, const Block& block, int64_t row, int64_t column, int count,
+                                    const Sink& sink) {
+    const V gate = load_some<V>(at_row<S>(block, 0, row, column), count);
+    const V up = load_some<V>(at_row<S>(block, 1, row, column), count), f = g.value(gate);
+    if constexpr (Stored)
+      store_some(at_output<S>(block, 0, row, column), storage<V, S>::round(f * g.factor(up)), count);
+    if constexpr (Measured) {
+      const V y = storage<V, S>::round(f);
+      sink(gate, y, g.slope(gate, y), V(0));
+    }
+  }
+};
+
+// (dgate, dup); what arrives at f is dy h(up), and is not rounded.
+template <template <class> class G, class S>
+struct GatedBackward : Backward<G, S> {
+  using typename Backward<G, S>::V;
+
+  template <bool Stored, bool Measured, class Sink>
+  static GEOACT_INLINE void element(const G<V>& g, const Block& block, int64_t row, int64_t column, int count,
+                                    const Sink& sink) {
+    const V dy = load_some<V>(at_row<S>(block, 0, row, column), count);
+    const V gate = load_some<V>(at_row<S>(block, 1, row, column), count);
+    const V up = load_some<V>(at_row<S>(block, 2, row, column), count);
+    const V f = g.value(gate), y = storage<V, S>::round(f), slope = g.slope(gate, y), df = dy * g.factor(up);
+    const V dgate = storage<V, S>::round(gradient<V, G>(g, df, gate, y, slope));
+    if constexpr (Stored) {
+      const V dup = storage<V, S>::round(g.factor_gradient(dy * f, up));
+      store_some(at_output<S>(block, 0, row, column), dgate, count);
+      store_some(at_output<S>(block, 1, row, column), dup, count);
+    }
+    if constexpr (Measured) sink(df, dgate, slope, V(0));
   }
 };
 
@@ -224,7 +270,7 @@ void run_block(const Block& source) {
   for (int64_t row = 0; row < block.rows; row += rows_per_fold) {
     const int rows = int(block.rows - row < rows_per_fold ? block.rows - row : rows_per_fold);
     int64_t index = 0;
-    if (past_cache) block.out = past_cache->next() - row * block.out_stride * int64_t(Pass::item_size);
+    if (past_cache) block.out[0] = past_cache->next() - row * block.out_stride[0] * int64_t(Pass::item_size);
     for (int64_t column = 0; column < whole; column += W, index += block.lanes_step)
       strip<Pass, A, L, false>(block, row, rows, column, W, index);
     if (rest) strip<Pass, A, L, true>(block, row, rows, whole, rest, index);

@@ -136,7 +136,7 @@ void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std
     const int axis = cut.axes[i];
     call.shape[axis] = i < cut.at ? 1 : std::min(cut.step, whole.shape[axis] - start[i]);
     call.in[0].data += start[i] * whole.in[0].stride[axis];
-    call.out.data += start[i] * whole.out.stride[axis];
+    call.out[0].data += start[i] * whole.out[0].stride[axis];
     group += start[i] * whole.group_stride[axis];
     for (int k = 0; k < max_parameters; ++k)
       if (whole.parameter_varies[k])
@@ -146,15 +146,15 @@ void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std
   const int item = work.kernels->item_size;
   block.columns = work.columns;
   block.first_row = row;
-  block.at[0] = call.in[0].data, block.at[1] = call.out.data;
+  block.at[0] = call.in[0].data, block.at[1] = call.out[0].data;
   const int channel = whole.tiers.channel_axis;
   for (int side = 0; side < 2; ++side)
-    block.column_stride[side] = whole.rank ? (side ? whole.out : whole.in[0]).stride[channel] : item;
+    block.column_stride[side] = whole.rank ? (side ? whole.out[0] : whole.in[0]).stride[channel] : item;
   for (int i = 0; i < cut.rank; ++i) {
     const int axis = cut.axes[i];
     if (call.shape[axis] == 1) continue;
     block.size[block.rank] = call.shape[axis];
-    for (int side = 0; side < 2; ++side) block.stride[side][block.rank] = (side ? whole.out : whole.in[0]).stride[axis];
+    for (int side = 0; side < 2; ++side) block.stride[side][block.rank] = (side ? whole.out[0] : whole.in[0]).stride[axis];
     block.rows *= call.shape[axis];
     ++block.rank;
   }

@@ -101,8 +101,8 @@ class Walk {
     const int inner = leaf_rank(), outer = task_.rank - inner;
     int64_t index[max_rank] = {};
     for (;;) {
-      Cursor at{{task_.in[0], task_.in[1]}, task_.out, 0, 0};
-      for (int i = 0; i < outer; ++i) at.move(task_.axis[i], index[i], task_.inputs);
+      Cursor at{{task_.in[0], task_.in[1], task_.in[2]}, {task_.out[0], task_.out[1]}, 0, 0};
+      for (int i = 0; i < outer; ++i) move(at, task_.axis[i], index[i]);
       if (columns_)
         columns_leaf(at, outer);
       else
@@ -116,16 +116,16 @@ class Walk {
 
  private:
   struct Cursor {
-    const char* in[2];
-    char* out;
+    const char* in[max_inputs];
+    char* out[max_outputs];
     int64_t group, parameter;
-    void move(const Axis& axis, int64_t steps, int inputs) {
-      for (int k = 0; k < inputs; ++k) in[k] += axis.stride[k] * steps;
-      out += axis.stride[inputs] * steps;
-      group += axis.group * steps;
-      parameter += axis.parameter * steps;
-    }
   };
+  void move(Cursor& at, const Axis& axis, int64_t steps) const {
+    for (int k = 0; k < task_.inputs; ++k) at.in[k] += axis.stride[k] * steps;
+    for (int k = 0; k < task_.outputs; ++k) at.out[k] += axis.stride[task_.inputs + k] * steps;
+    at.group += axis.group * steps;
+    at.parameter += axis.parameter * steps;
+  }
   static bool plain(const Axis& axis) { return axis.group == 0 && axis.parameter == 0; }
 
   // How many trailing axes one leaf covers: all plain ones as a flat run, or a tagged one as columns with the plain
@@ -157,13 +157,15 @@ class Walk {
   // `count` adjacent elements: whole vectors one below the other, then what is left of one.
   void run_flat(Block block, int64_t count) {
     block.rows = count / V::W;
-    block.columns = block.in_stride[0] = block.in_stride[1] = block.out_stride = V::W;
+    block.columns = V::W;
+    for (int64_t& stride : block.in_stride) stride = V::W;
+    for (int64_t& stride : block.out_stride) stride = V::W;
     block.ahead = flat_ahead;
     kernels_.run(block);
     const int64_t done = block.rows * V::W;
     if (done == count) return;
     for (int k = 0; k < task_.inputs; ++k) block.in[k] = static_cast<const char*>(block.in[k]) + done * item_;
-    block.out = static_cast<char*>(block.out) + done * item_;
+    for (int k = 0; k < task_.outputs; ++k) block.out[k] = static_cast<char*>(block.out[k]) + done * item_;
     block.rows = 1;
     block.columns = count - done;
     kernels_.run(block);
@@ -172,14 +174,15 @@ class Walk {
   void flat_leaf(const Cursor& at, int outer) {
     const Box box{task_.axis + outer, task_.rank - outer, item_};
     const int64_t total = box.size();
-    bool in_place[2] = {true, true};
-    for (int k = 0; k < task_.inputs; ++k) in_place[k] = box.dense(k) && !(task_.inputs_shadowed && measured);
-    const bool direct = box.dense(task_.inputs) && !task_.stream;
-    const bool whole = !measured && in_place[0] && in_place[1] && box.dense(task_.inputs);
+    bool in_place[max_inputs], all_in_place = true, dense_out = true;
+    for (int k = 0; k < task_.inputs; ++k)
+      all_in_place &= in_place[k] = box.dense(k) && !(task_.inputs_shadowed && measured);
+    for (int k = 0; k < task_.outputs; ++k) dense_out &= box.dense(task_.inputs + k);
+    const bool direct = dense_out && !task_.stream, past_cache = dense_out && task_.stream;
+    const bool whole = !measured && all_in_place && dense_out;
     Block block = block_at(at);
-    const bool past_cache = task_.stream && box.dense(task_.inputs);
     if (past_cache) {
-      past_cache_.begin(at.out);
+      past_cache_.begin(at.out[0]);
       block.past_cache = &past_cache_;
     }
     parameter_lanes_[0] = V(T(0));
@@ -193,13 +196,14 @@ class Walk {
         else
           box.gather(stage_in_[k], at.in[k], k, start, count), block.in[k] = stage_in_[k];
       }
-      block.out = direct ? at.out + start * item_ : stage_out_;
+      for (int k = 0; k < task_.outputs; ++k) block.out[k] = direct ? at.out[k] + start * item_ : stage_out_[k];
       if constexpr (measured) {
         lanes_[0].clear();
         if constexpr (shifted) choose_shift(block, record, count);
       }
       run_flat(block, count);
-      if (!direct && !past_cache) box.scatter(at.out, stage_out_, task_.inputs, start, count);
+      if (!direct && !past_cache)
+        for (int k = 0; k < task_.outputs; ++k) box.scatter(at.out[k], stage_out_[k], task_.inputs + k, start, count);
       if constexpr (measured) harvest_flat(block, count, record);
       if (whole) break;
     }
@@ -289,7 +293,8 @@ class Walk {
     bool staged = task_.inputs_shadowed && measured;
     const auto steps_whole = [&](int k) { return across.stride[k] == item_ && down.stride[k] % item_ == 0; };
     for (int k = 0; k < task_.inputs; ++k) staged |= !steps_whole(k);
-    const bool direct = steps_whole(task_.inputs) && !task_.stream;
+    bool direct = !task_.stream;
+    for (int k = 0; k < task_.outputs; ++k) direct &= steps_whole(task_.inputs + k);
     const int64_t tile_rows = staged ? staged_rows : panel_rows;
     for (int64_t row = 0; row < down.size; row += tile_rows)
       for (int64_t column = 0; column < across.size; column += panel_columns) {
@@ -300,8 +305,8 @@ class Walk {
                           at.group + column * across.group,
                           across.group};
         Cursor corner = at;
-        corner.move(down, row, task_.inputs);
-        corner.move(across, column, task_.inputs);
+        move(corner, down, row);
+        move(corner, across, column);
         run_panel(corner, panel, down, across, staged, direct);
       }
   }
@@ -312,8 +317,9 @@ class Walk {
     block.columns = panel.columns;
     block.lanes_step = panel.group_step != 0;
     for (int k = 0; k < max_parameters; ++k) block.parameter_stride[k] = task_.parameter_varies[k] && across.parameter;
-    const Axis axes[2] = {{panel.rows, {down.stride[0], down.stride[1], down.stride[2]}, 0, 0},
-                          {panel.columns, {across.stride[0], across.stride[1], across.stride[2]}, 0, 0}};
+    Axis axes[2] = {down, across};
+    axes[0].size = panel.rows;
+    axes[1].size = panel.columns;
     const Box box{axes, 2, item_};
     for (int k = 0; k < task_.inputs; ++k) {
       block.in[k] = at.in[k];
@@ -323,8 +329,10 @@ class Walk {
       block.in[k] = stage_in_[k];
       block.in_stride[k] = panel.columns;
     }
-    block.out = at.out;
-    block.out_stride = down.stride[task_.inputs] / item_;
+    for (int k = 0; k < task_.outputs; ++k) {
+      block.out[k] = at.out[k];
+      block.out_stride[k] = down.stride[task_.inputs + k] / item_;
+    }
     block.rows = panel.rows;
     const int64_t row_bytes = panel.columns * item_;
     block.ahead = call_rows * row_bytes < bytes_ahead ? bytes_ahead / row_bytes : call_rows;
@@ -354,18 +362,21 @@ class Walk {
       block.rows = min_of(call_rows, whole.rows - row);
       for (int k = 0; k < task_.inputs; ++k)
         block.in[k] = static_cast<const char*>(whole.in[k]) + row * whole.in_stride[k] * item_;
-      block.out = stage_out_;
-      block.out_stride = pitch;
-      kernels_.run(block);
-      const int out = task_.inputs;
-      char* const to = static_cast<char*>(whole.out);
-      for (int64_t r = 0; r < block.rows; ++r) {
-        const char* from = stage_out_ + r * pitch * item_;
-        if (box.unit(out))
-          stream_row(to + (row + r) * box.stride(out), from, whole.columns * item_, task_.stream);
-        else
-          box.scatter(to, from, out, (row + r) * whole.columns, whole.columns);
+      for (int k = 0; k < task_.outputs; ++k) {
+        block.out[k] = stage_out_[k];
+        block.out_stride[k] = pitch;
       }
+      kernels_.run(block);
+      for (int k = 0; k < task_.outputs; ++k)
+        for (int64_t r = 0; r < block.rows; ++r) {
+          const int out = task_.inputs + k;
+          char* const to = static_cast<char*>(whole.out[k]);
+          const char* from = stage_out_[k] + r * pitch * item_;
+          if (box.unit(out))
+            stream_row(to + (row + r) * box.stride(out), from, whole.columns * item_, task_.stream);
+          else
+            box.scatter(to, from, out, (row + r) * whole.columns, whole.columns);
+        }
     }
   }
 
@@ -405,8 +416,8 @@ class Walk {
   void refine_shifts(const Block& block, const Panel& panel) {
     Block sample = block;
     spread(sample, refine_rows, panel.rows);
-    sample.out = stage_out_;
-    sample.out_stride = sample.ahead = 0;
+    sample.out[0] = stage_out_[0];
+    sample.out_stride[0] = sample.ahead = 0;
     kernels_.run(sample);
     for (int64_t s = 0; s * V::W < panel.columns; ++s) {
       for (int i = 0; i < V::W; ++i) {
@@ -511,9 +522,9 @@ class Walk {
   const int item_;
   const double smallest_normal_;
   bool columns_ = false;
-  alignas(64) char stage_in_[2][staged_rows * panel_columns * sizeof(T)];
+  alignas(64) char stage_in_[max_inputs][staged_rows * panel_columns * sizeof(T)];
   PastCache past_cache_;
-  alignas(64) char stage_out_[call_rows * (panel_columns + V::W) * sizeof(T)];
+  alignas(64) char stage_out_[max_outputs][call_rows * (panel_columns + V::W) * sizeof(T)];
   alignas(64) Lanes lanes_[panel_strips];
   alignas(64) Shift shift_[panel_strips];
   alignas(64) V parameter_lanes_[panel_strips];

@@ -6,6 +6,9 @@
 #if !defined(GEOACT_ACTIVATIONS)  // tests compile some
 #define GEOACT_ACTIVATIONS ops::activations
 #endif
+#if !defined(GEOACT_GATES)
+#define GEOACT_GATES ops::gates
+#endif
 
 namespace geoact::cuda {
 namespace {
@@ -29,22 +32,27 @@ void fill(Entry (&entries)[2][2]) {
   if constexpr (Pass::Activation::trainable) entries[true][false] = entry<Pass, true, false>();
 }
 
-template <template <class> class A>
+template <class Forward, class Backward>
 Row row() {
   Row r;
-  fill<Forward<A, S>>(r.forward);
-  fill<Backward<A, S>>(r.backward);
+  fill<Forward>(r.forward);
+  fill<Backward>(r.backward);
   return r;
 }
 
 template <template <class> class... A>
-const Row* table(ops::list<A...>) {
-  static const Row rows[] = {row<A>()...};
+const Row* activations(ops::list<A...>) {
+  static const Row rows[] = {row<Forward<A, S>, Backward<A, S>>()...};
+  return rows;
+}
+template <template <class> class... G>
+const Row* gates(ops::list<G...>) {
+  static const Row rows[] = {row<GatedForward<G, S>, GatedBackward<G, S>>()..., Row{}};  // there may be none
   return rows;
 }
 
 }  // namespace
 
-const Row* GEOACT_TABLE() { return table(GEOACT_ACTIVATIONS{}); }
+const Row* GEOACT_TABLE(bool gated) { return gated ? gates(GEOACT_GATES{}) : activations(GEOACT_ACTIVATIONS{}); }
 
 }  // namespace geoact::cuda

@@ -8,10 +8,10 @@
 
 namespace geoact::cuda {
 
-const Row* rows_float16();
-const Row* rows_bfloat16();
-const Row* rows_float32();
-const Row* rows_float64();
+const Row* rows_float16(bool gates);
+const Row* rows_bfloat16(bool gates);
+const Row* rows_float32(bool gates);
+const Row* rows_float64(bool gates);
 
 namespace {
 
@@ -62,11 +62,11 @@ Grouping grouping_of(const Request& r, const geoact::Axis* axes, int rank, bool&
   return {Tag::group, false};
 }
 
-cuda::Axis converted(const geoact::Axis& from, const Grouping& grouping, int64_t weight_stride, int inputs) {
+cuda::Axis converted(const geoact::Axis& from, const Grouping& grouping, int64_t weight_stride, int count) {
   cuda::Axis to;
   to.size = from.size;
   to.divisor = divisor_of(from.size);
-  for (int k = 0; k <= inputs; ++k) to.stride[k] = from.stride[k];
+  for (int k = 0; k < count; ++k) to.stride[k] = from.stride[k];
   to.weight = from.parameter * weight_stride;
   to.group = grouping.of(from);
   return to;
@@ -84,7 +84,7 @@ bool steps_whole(const geoact::Axis* axes, int rank, int inner, int k) {
 Launch prepare(const Request& request, bool again) {
   Request r = request;
   const Call& call = r.call;
-  const int item = item_size_of(call.dtype), inputs = call.inputs;
+  const int item = item_size_of(call.dtype), inputs = call.inputs, count = inputs + call.outputs;
   Launch launch;
   Plan& plan = launch.plan;
   plan = Plan{};
@@ -102,21 +102,20 @@ Launch prepare(const Request& request, bool again) {
     launch.again = true;
     r.gradient = nullptr;
   }
-  for (int k = 0; k < inputs; ++k) plan.in[k] = call.in[k].data;
-  plan.out = call.out.data;
+  for (int k = 0; k < count; ++k) plan.data[k] = k < inputs ? call.in[k].data : call.out[k - inputs].data;
   plan.in_place = call.in_place;
   plan.one_record = grouping.one_record;
 
   // The innermost axis becomes the run or, where it is one of groups, the columns, and the next one the run. The others
   // belong to groups or to runs.
-  const geoact::Axis single{1, {item, item, item}, 0, 0};
+  const geoact::Axis single{1, {item, item, item, item, item}, 0, 0};
   const bool columns = rank > 0 && grouping.of(axes[rank - 1]) != 0;
   int inner = rank - 1;
   if (columns)
     while (--inner >= 0 && grouping.of(axes[inner])) {
     }
-  plan.column = converted(columns ? axes[rank - 1] : single, grouping, r.weight_stride, inputs);
-  plan.inner = converted(inner >= 0 ? axes[inner] : single, grouping, r.weight_stride, inputs);
+  plan.column = converted(columns ? axes[rank - 1] : single, grouping, r.weight_stride, count);
+  plan.inner = converted(inner >= 0 ? axes[inner] : single, grouping, r.weight_stride, count);
   plan.length = plan.inner.size;
   int group_axes[max_rank], run_axes[max_rank], groups = 0, runs = 0;
   for (int i = 0; i < rank - columns; ++i)
@@ -129,13 +128,12 @@ Launch prepare(const Request& request, bool again) {
   plan.groups = plan.runs = 1;
   plan.alike = true;
   const auto note = [&](const cuda::Axis& axis) {  // of an axis of runs
-    for (int k = 1; k <= inputs; ++k) plan.alike &= axis.stride[k] == axis.stride[0];
+    for (int k = 1; k < count; ++k) plan.alike &= axis.stride[k] == axis.stride[0];
     plan.weight_varies |= r.weight && axis.weight != 0;
   };
   note(plan.inner);
   for (int i = 0; i < groups + runs; ++i) {
-    plan.axis[i] =
-        converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, r.weight_stride, inputs);
+    plan.axis[i] = converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, r.weight_stride, count);
     (i < groups ? plan.groups : plan.runs) *= plan.axis[i].size;
     if (i >= groups) note(plan.axis[i]);
   }
@@ -146,13 +144,12 @@ Launch prepare(const Request& request, bool again) {
   const int per_unit = unit_size(columns, item, inputs), width = columns ? warp_size : 1;
   if (!columns) {
     const auto misplaced = [&](const void* p) { return int(reinterpret_cast<uintptr_t>(p) % access_bytes) / item; };
-    const auto data = [&](int k) { return k < inputs ? plan.in[k] : plan.out; };
     bool whole[arrays] = {};
-    for (int k = inputs; k >= 0; --k) {
+    for (int k = count - 1; k >= 0; --k) {
       whole[k] = plan.inner.stride[k] == item && steps_whole(axes, rank, inner, k);
-      if (whole[k] && plan.lead == 0) plan.lead = misplaced(data(k));
+      if (whole[k] && plan.lead == 0) plan.lead = misplaced(plan.data[k]);
     }
-    for (int k = 0; k <= inputs; ++k) plan.wide[k] = whole[k] && misplaced(data(k)) == plan.lead;
+    for (int k = 0; k < count; ++k) plan.wide[k] = whole[k] && misplaced(plan.data[k]) == plan.lead;
   }
   const int64_t units_of_run = columns ? ceil_div(plan.length, per_unit) : ceil_div(plan.length + plan.lead, per_unit);
   launch.threads =
@@ -163,13 +160,13 @@ Launch prepare(const Request& request, bool again) {
   const int64_t units = plan.runs * plan.units, batches = columns ? units : ceil_div(units, team);
   const int64_t missing = columns ? (per_unit - 1) * team : per_unit - 1;
   plan.whole = plan.weight_varies ? 0 : std::max<int64_t>(0, plan.length - missing);
-  for (int k = 0; k <= inputs; ++k) plan.gap[k] = plan.inner.stride[k] * (columns ? team : 1);
+  for (int k = 0; k < count; ++k) plan.gap[k] = plan.inner.stride[k] * (columns ? team : 1);
   if (sets >= below_2_31 || batches >= below_2_31 || (plan.runs > 1 && units >= below_2_31))
     throw std::invalid_argument("the arrays are too large for one call; split it, or make them contiguous");
   plan.batches = int(batches);
 
   const bool measured = r.state != nullptr, reduces = measured || r.gradient;
-  const Row& row = tables[int(call.dtype)]()[call.activation];
+  const Row& row = tables[int(call.dtype)](call.gated)[call.activation];
   launch.entry = (call.direction == Direction::forward ? row.forward : row.backward)[columns][measured];
   if (!launch.entry.kernel) throw std::logic_error("there is no kernel for this grouping");
 

@@ -15,11 +15,11 @@ struct Entry {
   Kernel kernel = nullptr;
   int shared_bytes = 0, rare_fields = 0;
 };
-// The kernels of one activation and storage type: [columns][measured].
+// The kernels of one activation, or gate, and storage type: [columns][measured].
 struct Row {
   Entry forward[2][2], backward[2][2];
 };
-using Table = const Row* (*)();  // by number of the activation
+using Table = const Row* (*)(bool gates);  // by number of the activation, or gate
 
 // What the caller wants done, all memory being on the device `id`.
 struct Request {

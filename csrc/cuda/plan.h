@@ -16,7 +16,7 @@
 
 namespace geoact::cuda {
 
-inline constexpr int warp_size = 32, most_threads = 256, most_axes = 12, arrays = 3, parameters = 2;
+inline constexpr int warp_size = 32, most_threads = 256, most_axes = 12, arrays = 5, parameters = 2;
 
 // Division by a number that is known before the kernel starts (Granlund and Montgomery 1994, "Division by invariant
 // integers using multiplication"), for dividends below 2^31: magic is ceil(2^(32 + shift) / value) - 2^32.
@@ -27,15 +27,14 @@ struct Divisor {
 struct Axis {
   int64_t size = 1;
   Divisor divisor;
-  int64_t stride[arrays] = {};  // bytes: inputs, then the output
+  int64_t stride[arrays] = {};  // bytes: inputs, then outputs
   int64_t weight = 0;           // elements of the weight that one step moves
   int64_t group = 0;            // how far one step moves in the records, or the gradient, of groups
 };
 
 struct Plan {
-  const void* in[2];
-  void* out;
-  bool in_place;       // the output overwrites an input: it may be written only when nothing is read again
+  void* data[arrays];  // inputs, then outputs
+  bool in_place;       // an output overwrites an input: it may be written only when nothing is read again
   bool alike;          // all arrays step alike within a group
   bool weight_varies;  // within a group
   bool wide[arrays];   // whole units are one access of 16 bytes

@@ -55,8 +55,7 @@ struct Segment {
   __device__ __forceinline__ Segment(const Plan& plan, int index) : plan(plan) {
     int set = index / plan.parts;
     const int part = index - set * plan.parts;
-    for (int k = 0; k + 1 < Arrays; ++k) base[k] = const_cast<char*>(static_cast<const char*>(plan.in[k]));
-    base[Arrays - 1] = static_cast<char*>(plan.out);
+    for (int k = 0; k < Arrays; ++k) base[k] = static_cast<char*>(plan.data[k]);
     const auto add = [&](const Axis& axis, int64_t steps) {
 #pragma unroll
       for (int k = 0; k < Arrays; ++k) base[k] += steps * axis.stride[k];

@@ -4,7 +4,7 @@
 // May include: plan.h, storage.cuh, reduce.cuh, segment.cuh, finish.cuh, ops/.
 #pragma once
 
-#include "../ops/activations.h"
+#include "../ops/gates.h"
 #include "finish.cuh"
 
 namespace geoact::cuda {
@@ -36,6 +36,8 @@ struct Always {
 template <class V>
 struct Element {
   V out, slope, weight;  // the latter: the element's share of the weight's gradient
+  V other = V(0);        // the second output
+  V inner = V(0);        // of a gate: what its f gives, or what arrives at it
 };
 
 template <template <class> class A, class S>
@@ -44,14 +46,17 @@ struct Forward {
   using V = typename compute<S>::type;
   using Activation = A<V>;
   using Statistics = ops::Geometry;
-  static constexpr int inputs = 1;
+  static constexpr int inputs = 1, outputs = 1;
   static constexpr bool reduces_weight = false;
-  static __device__ __forceinline__ Element<V> evaluate(const Activation& a, const V (&in)[2]) {
+  static __device__ __forceinline__ Element<V> evaluate(const Activation& a, const V (&in)[inputs]) {
     return {a.value(in[0]), V(0), V(0)};
   }
-  static __device__ __forceinline__ V slope(const Activation& a, const V (&in)[2], V out, const Element<V>&) {
+  static __device__ __forceinline__ V slope(const Activation& a, const V (&in)[inputs], V out, const Element<V>&) {
     return a.slope(in[0], out);
   }
+  // What is measured: (x, y), or (dy, dx).
+  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element<V>&) { return in[0]; }
+  static __device__ __forceinline__ V second(V out, const Element<V>&) { return out; }
 };
 
 template <template <class> class A, class S>
@@ -60,9 +65,9 @@ struct Backward {
   using V = typename compute<S>::type;
   using Activation = A<V>;
   using Statistics = ops::Gradient;
-  static constexpr int inputs = 2;
+  static constexpr int inputs = 2, outputs = 1;
   static constexpr bool reduces_weight = Activation::trainable;
-  static __device__ __forceinline__ Element<V> evaluate(const Activation& a, const V (&in)[2]) {
+  static __device__ __forceinline__ Element<V> evaluate(const Activation& a, const V (&in)[inputs]) {
     const V dy = in[0], saved = in[1];
     const V y = Activation::saves == ops::Saves::y ? saved : stored<S>(a.value(saved));
     Element<V> e{V(0), a.slope(saved, y), V(0)};
@@ -73,9 +78,56 @@ struct Backward {
     if constexpr (reduces_weight) e.weight = dy * a.param_slope(saved, y);
     return e;
   }
-  static __device__ __forceinline__ V slope(const Activation&, const V (&)[2], V, const Element<V>& e) {
+  static __device__ __forceinline__ V slope(const Activation&, const V (&)[inputs], V, const Element<V>& e) {
     return e.slope;
   }
+  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element<V>&) { return in[0]; }
+  static __device__ __forceinline__ V second(V out, const Element<V>&) { return out; }
+};
+
+// y = f(gate) h(up); measured as if f stood alone.
+template <template <class> class G, class S>
+struct GatedForward {
+  using Storage = S;
+  using V = typename compute<S>::type;
+  using Activation = G<V>;
+  using Statistics = ops::Geometry;
+  static constexpr int inputs = 2, outputs = 1;
+  static constexpr bool reduces_weight = false;
+  static __device__ __forceinline__ Element<V> evaluate(const Activation& g, const V (&in)[inputs]) {
+    const V f = g.value(in[0]);
+    return {f * g.factor(in[1]), V(0), V(0), V(0), f};
+  }
+  static __device__ __forceinline__ V slope(const Activation& g, const V (&in)[inputs], V y, const Element<V>&) {
+    return g.slope(in[0], y);
+  }
+  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element<V>&) { return in[0]; }
+  static __device__ __forceinline__ V second(V, const Element<V>& e) { return stored<S>(e.inner); }
+};
+
+// (dgate, dup); what arrives at f is dy h(up), and is not rounded.
+template <template <class> class G, class S>
+struct GatedBackward {
+  using Storage = S;
+  using V = typename compute<S>::type;
+  using Activation = G<V>;
+  using Statistics = ops::Gradient;
+  static constexpr int inputs = 3, outputs = 2;
+  static constexpr bool reduces_weight = false;
+  static __device__ __forceinline__ Element<V> evaluate(const Activation& g, const V (&in)[inputs]) {
+    const V dy = in[0], gate = in[1], up = in[2], f = g.value(gate), y = stored<S>(f), df = dy * g.factor(up);
+    Element<V> e{V(0), g.slope(gate, y), V(0), g.factor_gradient(dy * f, up), df};
+    if constexpr (requires { g.gradient(df, gate, y); })
+      e.out = g.gradient(df, gate, y);
+    else
+      e.out = df * e.slope;
+    return e;
+  }
+  static __device__ __forceinline__ V slope(const Activation&, const V (&)[inputs], V, const Element<V>& e) {
+    return e.slope;
+  }
+  static __device__ __forceinline__ V first(const V (&)[inputs], const Element<V>& e) { return e.inner; }
+  static __device__ __forceinline__ V second(V out, const Element<V>&) { return out; }
 };
 
 // --- numbers of the call -----------------------------------------------------------------------------------
@@ -136,18 +188,18 @@ struct Work {
   using V = typename Pass::V;
   using Activation = typename Pass::Activation;
   using Statistics = typename Pass::Statistics;
-  static constexpr int inputs = Pass::inputs, N = unit_size(Columns, sizeof(S), inputs);
+  static constexpr int inputs = Pass::inputs, outputs = Pass::outputs, N = unit_size(Columns, sizeof(S), inputs);
   // Units that are being read while another is computed. Where much is computed, registers are better spent on that:
   // other warps compute while one reads. Backward reads two arrays at once anyway, columns several rows.
   static constexpr int ahead = (!Columns && inputs == 1 && (!Measured || Activation::brief)) + !Measured;
   static constexpr int units_per_fold = 64 / N;
-  using Part = Segment<N, inputs + 1, Columns>;
+  using Part = Segment<N, inputs + outputs, Columns>;
   using Lanes = typename Statistics::template Lanes<V, Level::moments>;
   using Exact = typename Statistics::template Lanes<double, Level::moments>;
   using Slots = Shared<Statistics, V, Columns>;
   static constexpr Shortcuts known{Activation::nonnegative, Activation::positive && !is_half<S>, Activation::increasing,
                                    Activation::rectifier};
-  static constexpr bool shifted = Measured && inputs == 1;
+  static constexpr bool shifted = Measured && Slots::shape.lowest > 0;
 
   struct Unit {
     int64_t offset = apart;  // of the first array
@@ -155,6 +207,12 @@ struct Work {
     // A unit that is not whole is read elsewhere; no offset is so low.
     static constexpr int64_t apart = int64_t(1) << 63;
     __device__ __forceinline__ bool whole() const { return int(offset >> 32) != int(apart >> 32); }
+  };
+  struct To {
+    S* v[outputs];
+  };
+  struct Output {
+    Pack<S, N> v[outputs];
   };
 
   const Plan& plan;
@@ -186,13 +244,17 @@ struct Work {
       }
     }
   }
-  __device__ __forceinline__ void write(const Part& part, int i, const Unit& u, const Pack<S, N>& out) const {
-    char* const to = part.base[inputs] + (plan.alike ? u.offset : part.offset(inputs, part.spot(i)));
-    if (!Columns && plan.wide[inputs]) {
-      *reinterpret_cast<Pack<S, N>*>(to) = out;
-    } else {
+  __device__ __forceinline__ void write(const Part& part, int i, const Unit& u, const Output& out) const {
 #pragma unroll
-      for (int e = 0; e < N; ++e) *reinterpret_cast<S*>(to + e * plan.gap[inputs]) = out[e];
+    for (int o = 0; o < outputs; ++o) {
+      const int k = inputs + o;
+      char* const to = part.base[k] + (plan.alike ? u.offset : part.offset(k, part.spot(i)));
+      if (!Columns && plan.wide[k]) {
+        *reinterpret_cast<Pack<S, N>*>(to) = out.v[o];
+      } else {
+#pragma unroll
+        for (int e = 0; e < N; ++e) *reinterpret_cast<S*>(to + e * plan.gap[k]) = out.v[o][e];
+      }
     }
   }
 
@@ -202,17 +264,18 @@ struct Work {
     else
       return typename Statistics::template Shift<V>{};
   }
-  __device__ __forceinline__ void measure(const Activation& a, const V (&in)[2], V out, const Element<V>& e) {
-    lanes.template add<known>(in[0], out, Pass::slope(a, in, out, e), Always{}, shift(),
+  __device__ __forceinline__ void measure(const Activation& a, const V (&in)[inputs], V out, const Element<V>& e) {
+    const V second = Pass::second(out, e);
+    lanes.template add<known>(Pass::first(in, e), second, Pass::slope(a, in, second, e), Always{}, shift(),
                               {saturation<V>(plan), V(smallest_normal<S>)});
   }
 
   // Every element of a whole unit, two by two: narrow types are rounded in pairs.
-  __device__ __forceinline__ void compute(const Activation& a, const Unit& u, Pack<S, N>& out) {
+  __device__ __forceinline__ void compute(const Activation& a, const Unit& u, Output& out) {
     static_assert(N % 2 == 0);
 #pragma unroll
     for (int e = 0; e < N; e += 2) {
-      V in[2][2] = {};
+      V in[2][inputs] = {};
       Element<V> element[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
@@ -223,7 +286,12 @@ struct Work {
       }
       S narrowed[2];
       narrow(element[0].out, element[1].out, narrowed[0], narrowed[1]);
-      out.put(e, narrowed[0], narrowed[1]);
+      out.v[0].put(e, narrowed[0], narrowed[1]);
+      if constexpr (outputs == 2) {
+        S other[2];
+        narrow(element[0].other, element[1].other, other[0], other[1]);
+        out.v[1].put(e, other[0], other[1]);
+      }
       if constexpr (Measured) {
 #pragma unroll
         for (int h = 0; h < 2; ++h) measure(a, in[h], widen(narrowed[h]), element[h]);
@@ -232,7 +300,7 @@ struct Work {
     if constexpr (Measured) seen += N;
   }
 
-  // The elements of a unit that exist, one by one: f(activation, inputs, where the output goes). Seldom used, so
+  // The elements of a unit that exist, one by one: f(activation, inputs, where outputs go). Seldom used, so
   // nothing for it may be kept in registers meanwhile.
   template <class F>
   __device__ __forceinline__ void each(const Part& part, const Activation& same, int i, int step, const F& f) const {
@@ -241,10 +309,12 @@ struct Work {
       const Spot spot = part.spot(computed_here(i));
       if (!part.has(spot, e)) continue;
       const auto at = [&](int k) { return part.base[k] + (part.offset(k, spot) + e * plan.gap[k]); };
-      V in[2] = {};
+      V in[inputs] = {};
 #pragma unroll
       for (int k = 0; k < inputs; ++k) in[k] = widen(*reinterpret_cast<const S*>(at(k)));
-      S* const to = reinterpret_cast<S*>(at(inputs));
+      To to;
+#pragma unroll
+      for (int o = 0; o < outputs; ++o) to.v[o] = reinterpret_cast<S*>(at(inputs + o));
       if constexpr (Activation::trainable)
         f(plan.weight_varies ? activation_at<Pass>(plan, part.weight_of(spot, e)) : same, in, to);
       else
@@ -252,13 +322,18 @@ struct Work {
     }
   }
 
+  static __device__ __forceinline__ void put(const Element<V>& e, S out, const To& to) {
+    *to.v[0] = out;
+    if constexpr (outputs == 2) narrow(e.other, *to.v[1]);
+  }
+
   // A unit that is not whole.
   __device__ __forceinline__ void edge(const Part& part, const Activation& same, int i) {
-    each(part, same, i, 1, [&](const Activation& a, const V(&in)[2], S* to) {
+    each(part, same, i, 1, [&](const Activation& a, const V(&in)[inputs], const To& to) {
       const Element<V> e = Pass::evaluate(a, in);
       S out;
       narrow(e.out, out);
-      *to = out;
+      put(e, out, to);
       if constexpr (Pass::reduces_weight) weight += e.weight;
       if constexpr (Measured) {
         measure(a, in, widen(out), e);
@@ -270,7 +345,7 @@ struct Work {
   __device__ __forceinline__ void unit(const Part& part, const Activation& a, int i, const Unit& u, Slots* shared) {
     // What may be measured again must not be overwritten before.
     const bool late = Measured && on && plan.in_place;
-    Pack<S, N> out;
+    Output out;
     if (u.whole()) {
       compute(a, u, out);
       if (!late) write(part, i, u, out);
@@ -316,15 +391,15 @@ struct Work {
     if constexpr (shifted) offset = {double(shift_x), double(shift_y)};
 #pragma unroll 1
     for (int i = from; i <= to; ++i)
-      each(part, same, i, 1, [&](const Activation& a, const V(&in)[2], S* place) {
+      each(part, same, i, 1, [&](const Activation& a, const V(&in)[inputs], const To& place) {
         const Element<V> e = Pass::evaluate(a, in);
         S out;
         narrow(e.out, out);
-        if (!Sums && write) *place = out;
+        if (!Sums && write) put(e, out, place);
         if constexpr (Pass::reduces_weight)
           if (!Sums && weigh) weight += e.weight;
-        const V result = widen(out);
-        const double x = double(in[0]), y = double(result);
+        const V result = Pass::second(widen(out), e);
+        const double x = double(Pass::first(in, e)), y = double(result);
         exact.template add<Shortcuts{}>(x, y, double(Pass::slope(a, in, result, e)), Always{}, offset,
                                         {double(saturation<V>(plan)), smallest_normal<S>});
         first += !(x - x == 0);
@@ -344,7 +419,7 @@ struct Work {
   __device__ __forceinline__ void choose_shift(const Part& part, const Activation& same, Slots& shared) {
     double x = 0, y = 0;
     int all = 0;
-    each(part, same, 0, N > 4 ? 2 : 1, [&](const Activation& a, const V(&in)[2], S*) {
+    each(part, same, 0, N > 4 ? 2 : 1, [&](const Activation& a, const V(&in)[inputs], const To&) {
       x += double(in[0]);
       y += double(stored<S>(a.value(in[0])));
       ++all;

@@ -2,6 +2,7 @@
 
 Every activation is a row of the registry in :mod:`geoact.activations` and a callable here: ``geoact.relu(x)``. Pass
 ``stats=geoact.GeometryStats()`` and the same pass fills it; pass ``stats=geoact.GradientStats()`` to ``.backward``.
+Gated activations of two arrays, ``geoact.swiglu(gate, up)``, are rows of :mod:`geoact.gates`.
 
 What may be imported: NumPy and the compiled ``geoact._core``. Other frameworks are recognised by what is already in
 ``sys.modules`` and never imported from here; the study and the command line live behind an extra.
@@ -14,23 +15,28 @@ from typing import Any
 
 from geoact import activations as _registry
 from geoact import masks
+from geoact import gates as _gates
 from geoact.activations import *  # noqa: F403  every public name there is a row or speaks of rows
 from geoact.backends import Info, gpu_backend, info, isa, num_threads, set_gpu_backend, set_isa, set_num_threads
+from geoact.gates import *  # noqa: F403  Gate and the rows
 from geoact.statistics import GeometryStats, GradientStats
 
 __version__ = "0.1.0"
 
-# The function, not the module of the same name: geoact.activations() lists the rows.
+# The functions, not the modules of the same names: geoact.activations() and geoact.gates() list the rows.
 activations = _registry.activations
+gates = _gates.gates
 
 __all__ = [
     "Activation",
+    "Gate",
     "GeometryStats",
     "GradientStats",
     "Info",
     "Parameter",
     "__version__",
     "activations",
+    "gates",
     "get",
     "gpu_backend",
     "info",
@@ -41,6 +47,7 @@ __all__ = [
     "set_isa",
     "set_num_threads",
     *_registry.activations(),
+    *_gates.gates(),
 ]
 
 

@@ -3,12 +3,13 @@
 #define GEOACT_STORAGE float
 #define GEOACT_TABLE rows_float32
 #define GEOACT_ACTIVATIONS ops::list<ops::Sigmoid, ops::Prelu, ops::Sigmoid, ops::Relu>
+#define GEOACT_GATES ops::list<>
 #include "../../csrc/cuda/kernels.cu"
 
 namespace geoact::cuda {
 
-const Row* rows_float16() { return nullptr; }
-const Row* rows_bfloat16() { return nullptr; }
-const Row* rows_float64() { return nullptr; }
+const Row* rows_float16(bool) { return nullptr; }
+const Row* rows_bfloat16(bool) { return nullptr; }
+const Row* rows_float64(bool) { return nullptr; }
 
 }  // namespace geoact::cuda

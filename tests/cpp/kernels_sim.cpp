@@ -69,11 +69,11 @@ void run_case(const Shape& shape, int activation, std::mt19937& random) {
   call.saturation = 0.05;
   call.in_place = shape.in_place;
   call.in[0].data = reinterpret_cast<char*>(x.get() + shape.offset);
-  call.out.data = shape.in_place ? call.in[0].data : reinterpret_cast<char*>(y.get() + shape.offset);
+  call.out[0].data = shape.in_place ? call.in[0].data : reinterpret_cast<char*>(y.get() + shape.offset);
   int64_t stride = 4;
   for (int i = rank - 1; i >= 0; --i) {
     call.shape[i] = shape.size[size_t(i)];
-    call.in[0].stride[i] = call.out.stride[i] = stride;
+    call.in[0].stride[i] = call.out[0].stride[i] = stride;
     stride *= i == rank - 1 ? pitch : call.shape[i];
     call.group_stride[i] = i == shape.channel;
     call.parameter_step[i] = 0;
@@ -159,11 +159,11 @@ void run_backward(const char* name, std::vector<int64_t> size, int axis, bool pe
   call.in_place = in_place;
   call.in[0].data = reinterpret_cast<char*>(dy.data());
   call.in[1].data = reinterpret_cast<char*>(x.data());
-  call.out.data = in_place ? call.in[0].data : reinterpret_cast<char*>(dx.data());
+  call.out[0].data = in_place ? call.in[0].data : reinterpret_cast<char*>(dx.data());
   int64_t stride = 4;
   for (int i = call.rank - 1; i >= 0; --i) {
     call.shape[i] = size[size_t(i)];
-    call.in[0].stride[i] = call.in[1].stride[i] = call.out.stride[i] = stride;
+    call.in[0].stride[i] = call.in[1].stride[i] = call.out[0].stride[i] = stride;
     stride *= call.shape[i];
     call.parameter_step[i] = i == axis;
     call.group_stride[i] = per_channel && i == axis;

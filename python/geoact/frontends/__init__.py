@@ -16,6 +16,7 @@ from geoact.frontends import numpy as _numpy
 
 if TYPE_CHECKING:
     from geoact.activations import Activation
+    from geoact.gates import Gate
     from geoact.statistics import GeometryStats, GradientStats
 
 
@@ -45,6 +46,30 @@ class Frontend(Protocol):
         channel_axis: int,
     ) -> Any:  # noqa: ANN401
         """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``."""
+
+    def gated_forward(
+        self,
+        row: Gate,
+        gate: Any,  # noqa: ANN401
+        up: Any,  # noqa: ANN401
+        values: tuple[float, ...],
+        out: object,
+        stats: GeometryStats | None,
+        gradient_stats: GradientStats | None,
+    ) -> Any:  # noqa: ANN401
+        """Y = f(gate) h(up), and the record of f added to ``stats``."""
+
+    def gated_backward(
+        self,
+        row: Gate,
+        dy: Any,  # noqa: ANN401
+        gate: Any,  # noqa: ANN401
+        up: Any,  # noqa: ANN401
+        values: tuple[float, ...],
+        outs: tuple[Any, Any],
+        stats: GradientStats | None,
+    ) -> tuple[Any, Any]:
+        """(dgate, dup), and the record of f added to ``stats``."""
 
 
 BY_TYPE: dict[type, Frontend] = {np.ndarray: _numpy}

@@ -19,6 +19,7 @@ from geoact.statistics import GeometryStats, GradientStats
 
 if TYPE_CHECKING:
     from geoact.activations import Activation
+    from geoact.gates import Gate
 
 _CUDA = 2  # as DLPack counts types of devices
 _HERE: AbstractContextManager[object] = nullcontext()
@@ -171,3 +172,42 @@ def backward(
         row._index, *sources, row.saves, values, row._names, target, accumulator, channel_axis, gradient=borrowed
     )
     return (dx, gradient) if row.trainable else dx
+
+
+def gated_forward(
+    row: Gate,
+    gate: Any,  # noqa: ANN401
+    up: Any,  # noqa: ANN401
+    values: tuple[float, ...],
+    out: Any,  # noqa: ANN401
+    stats: GeometryStats | None,
+    gradient_stats: GradientStats | None,
+) -> Any:  # noqa: ANN401
+    """Y = f(gate) h(up), and the record of f added to ``stats``."""
+    if gradient_stats is not None:
+        raise TypeError("gradient_stats needs a tensor with autograd; for CuPy pass stats= to .backward")
+    accumulator = _accumulator(stats, GeometryStats)
+    place = _Place("gate", gate)
+    sources = place.borrow("gate", gate), place.borrow("up", up)
+    y = place.empty_like(gate) if out is None else out
+    _core.gated_forward(row._index, *sources, values, row._names, place.borrow("out", y), accumulator)
+    return y
+
+
+def gated_backward(
+    row: Gate,
+    dy: Any,  # noqa: ANN401
+    gate: Any,  # noqa: ANN401
+    up: Any,  # noqa: ANN401
+    values: tuple[float, ...],
+    outs: tuple[Any, Any],
+    stats: GradientStats | None,
+) -> tuple[Any, Any]:
+    """(dgate, dup), and the record of f added to ``stats``."""
+    accumulator = _accumulator(stats, GradientStats)
+    place = _Place("dy", dy)
+    sources = place.borrow("dy", dy), place.borrow("gate", gate), place.borrow("up", up)
+    dgate, dup = (place.empty_like(dy) if out is None else out for out in outs)
+    targets = place.borrow("out[0]", dgate), place.borrow("out[1]", dup)
+    _core.gated_backward(row._index, *sources, values, row._names, *targets, accumulator)
+    return dgate, dup

@@ -12,6 +12,7 @@ from geoact.statistics import GeometryStats, GradientStats
 
 if TYPE_CHECKING:
     from geoact.activations import Activation
+    from geoact.gates import Gate
 
 
 def _explain(arguments: tuple[tuple[str, object], ...]) -> None:
@@ -32,6 +33,15 @@ def _explain(arguments: tuple[tuple[str, object], ...]) -> None:
         )
 
 
+def _accumulator(stats: Any, kind: type[Any]) -> _core.Accumulator | None:  # noqa: ANN401
+    if stats is None:
+        return None
+    if not isinstance(stats, kind):
+        raise TypeError(f"stats must be a geoact.{kind.__name__}, got {type(stats).__name__}")
+    accumulator: _core.Accumulator = stats._accumulator
+    return accumulator
+
+
 def forward(
     row: Activation,
     x: Any,  # noqa: ANN401
@@ -44,11 +54,7 @@ def forward(
     """Y = f(x), and the record of this call added to ``stats``."""
     if gradient_stats is not None:
         raise TypeError("gradient_stats needs a tensor with autograd; for NumPy pass stats= to .backward")
-    accumulator = None
-    if stats is not None:
-        if not isinstance(stats, GeometryStats):
-            raise TypeError(f"stats must be a geoact.GeometryStats, got {type(stats).__name__}")
-        accumulator = stats._accumulator
+    accumulator = _accumulator(stats, GeometryStats)
     try:
         return _core.forward(row._index, x, values, row._names, out, accumulator, channel_axis)
     except TypeError:
@@ -66,11 +72,7 @@ def backward(
     channel_axis: int,
 ) -> Any:  # noqa: ANN401
     """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``."""
-    accumulator = None
-    if stats is not None:
-        if not isinstance(stats, GradientStats):
-            raise TypeError(f"stats must be a geoact.GradientStats, got {type(stats).__name__}")
-        accumulator = stats._accumulator
+    accumulator = _accumulator(stats, GradientStats)
     try:
         result = _core.backward(row._index, dy, saved, row.saves, values, row._names, out, accumulator, channel_axis)
     except TypeError:
@@ -84,3 +86,41 @@ def backward(
         return dx, float(gradient[0])
     with np.errstate(over="ignore"):  # a gradient too large for the parameter's dtype is infinite, as dx would be
         return dx, gradient.astype(value.dtype).reshape(value.shape)
+
+
+def gated_forward(
+    row: Gate,
+    gate: Any,  # noqa: ANN401
+    up: Any,  # noqa: ANN401
+    values: tuple[float, ...],
+    out: object,
+    stats: GeometryStats | None,
+    gradient_stats: GradientStats | None,
+) -> Any:  # noqa: ANN401
+    """Y = f(gate) h(up), and the record of f added to ``stats``."""
+    if gradient_stats is not None:
+        raise TypeError("gradient_stats needs a tensor with autograd; for NumPy pass stats= to .backward")
+    accumulator = _accumulator(stats, GeometryStats)
+    try:
+        return _core.gated_forward(row._index, gate, up, values, row._names, out, accumulator)
+    except TypeError:
+        _explain((("gate", gate), ("up", up), ("out", out)))
+        raise
+
+
+def gated_backward(
+    row: Gate,
+    dy: Any,  # noqa: ANN401
+    gate: Any,  # noqa: ANN401
+    up: Any,  # noqa: ANN401
+    values: tuple[float, ...],
+    outs: tuple[Any, Any],
+    stats: GradientStats | None,
+) -> tuple[Any, Any]:
+    """(dgate, dup), and the record of f added to ``stats``."""
+    accumulator = _accumulator(stats, GradientStats)
+    try:
+        return _core.gated_backward(row._index, dy, gate, up, values, row._names, *outs, accumulator)
+    except TypeError:
+        _explain((("dy", dy), ("gate", gate), ("up", up), ("out[0]", outs[0]), ("out[1]", outs[1])))
+        raise

@@ -15,11 +15,12 @@ from torch.autograd import forward_ad
 
 from geoact import _core, backends
 from geoact.statistics import GeometryStats, GradientStats
-from geoact.torch import autograd, gpu, ops
+from geoact.torch import autograd, gated_ops, gpu, ops
 from geoact.torch.probe import running_backward
 
 if TYPE_CHECKING:
     from geoact.activations import Activation
+    from geoact.gates import Gate
 
 _PLAIN = {torch.Tensor, torch.nn.Parameter}
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -43,7 +44,7 @@ def _accumulator(stats: Any, kind: type[Any], name: str) -> _core.Accumulator | 
 def _check(name: str, value: object, x: torch.Tensor, like: str = "x") -> None:
     """Refuse what no backend takes, in one place for every path."""
     if not isinstance(value, torch.Tensor):
-        raise TypeError(f"{name} must be a torch tensor as x is, got {type(value).__name__}")
+        raise TypeError(f"{name} must be a torch tensor as {like} is, got {type(value).__name__}")
     if value.dtype not in _FLOATING:
         raise TypeError(f"{name} has dtype {value.dtype} (accepted: float16, bfloat16, float32, float64)")
     if value.is_nested:
@@ -216,3 +217,95 @@ def backward(
     if weight is None:  # of a number: a float, but on a device, where reading it would make the caller wait
         return dx, gradient[0] if gradient.is_cuda else float(gradient[0])
     return dx, gradient
+
+
+# --- gates ----------------------------------------------------------------------------------------------------------
+
+
+def _check_pair(gate: torch.Tensor, up: Any) -> None:  # noqa: ANN401
+    """What the core would check, for the paths on which torch would say it in other words, or not at all."""
+    _check("gate", gate, gate, "gate")
+    _check("up", up, gate, "gate")
+    if up.shape != gate.shape:
+        raise ValueError(f"up has shape {tuple(up.shape)}, but gate has shape {tuple(gate.shape)}; they must be equal")
+    if up.dtype != gate.dtype:
+        raise TypeError(f"up is {_name(up)}, but gate is {_name(gate)}; they must be equal")
+
+
+def _name(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _refuse_negated(*tensors: tuple[str, Any]) -> None:
+    for name, value in tensors:
+        if isinstance(value, torch.Tensor) and value.is_neg():
+            raise ValueError(f"{name} is a lazily negated view; pass {name}.resolve_neg()")
+
+
+def gated_forward(
+    row: Gate,
+    gate: torch.Tensor,
+    up: Any,  # noqa: ANN401
+    values: tuple[float, ...],
+    out: Any,  # noqa: ANN401
+    stats: GeometryStats | None,
+    gradient_stats: GradientStats | None,
+) -> Any:  # noqa: ANN401
+    """Y = f(gate) h(up), differentiable; the record of f added to ``stats``."""
+    plain = type(gate) in _PLAIN and type(up) in _PLAIN and not gate.is_meta
+    if _compiling() or not plain or _transformed() or _modes() or _traced() is not None:
+        if type(gate) in _PLAIN and (type(up) in _PLAIN or not hasattr(type(up), "__torch_function__")):
+            _check_pair(gate, up)  # other tensors and stand-ins are for whoever traces to judge
+        y = gated_ops.by_operator(row, gate, up, values, stats, gradient_stats)
+        return y if out is None else _copied(out, gate, y)
+    accumulator = _accumulator(stats, GeometryStats, "stats")
+    gradient_accumulator = _accumulator(gradient_stats, GradientStats, "gradient_stats")
+    if accumulator is not None and running_backward():
+        accumulator = None  # activation checkpointing repeats a call that was measured
+    _check_pair(gate, up)
+    followed = (gate.requires_grad or up.requires_grad) and _grad_enabled()
+    if out is None:
+        call = gated_ops.Direct(row, values, accumulator, gradient_accumulator)
+        if followed or forward_ad._current_level >= 0:
+            return gated_ops.forward(gate, up, call)
+        return call.forward(gate, up)
+    if followed or forward_ad._current_level >= 0:  # backward reads both inputs
+        raise ValueError("out= does not support automatic differentiation; call under torch.no_grad()")
+    _check("out", out, gate, "gate")
+    _refuse_negated(("out", out), ("gate", gate), ("up", up))
+    y = gated_ops.core_forward(row, gate, up, values, out, accumulator)
+    _written(out)
+    return y
+
+
+def _copied(out: Any, like: torch.Tensor, y: torch.Tensor) -> torch.Tensor:  # noqa: ANN401
+    if not isinstance(out, torch.Tensor) or out.shape != like.shape or out.dtype != like.dtype:
+        raise ValueError(f"out must be a tensor of shape {tuple(like.shape)} and dtype {like.dtype}, as gate is")
+    return out.copy_(y)
+
+
+def gated_backward(
+    row: Gate,
+    dy: torch.Tensor,
+    gate: Any,  # noqa: ANN401
+    up: Any,  # noqa: ANN401
+    values: tuple[float, ...],
+    outs: tuple[Any, Any],
+    stats: GradientStats | None,
+) -> tuple[Any, Any]:
+    """(dgate, dup), and the record of f added to ``stats``; not differentiable."""
+    accumulator = _accumulator(stats, GradientStats, "stats")
+    tensors = (("dy", dy), ("gate", gate), ("up", up), ("out[0]", outs[0]), ("out[1]", outs[1]))
+    for name, value in tensors:
+        if value is not None or not name.startswith("out"):
+            _check(name, value, dy, "dy")
+    _refuse_negated(*tensors)
+    if dy.is_meta:  # shapes alone
+        dgate, dup = (torch.empty_like(dy) if out is None else out for out in outs)
+        return dgate, dup
+    with torch.no_grad():
+        dgate, dup = gated_ops.core_backward(row, dy, gate, up, values, outs, accumulator)
+    for out in outs:
+        if out is not None:
+            _written(out)
+    return dgate, dup

@@ -2,6 +2,7 @@
 
 - ``functional``: the activations with the arguments of ``torch.nn.functional`` (``geoact.relu(tensor)`` works as well);
 - ``ReLU``, ``Sigmoid``, ...: modules with the arguments of ``torch.nn``;
+- ``SwiGLU``, ``GEGLU``, ``ReGLU``, ``ClippedSwiGLU``: modules of a gate and what it gates;
 - ``convert`` swaps the activations of a model, ``revert`` undoes it, ``intercept`` catches functional calls;
 - ``instrument`` watches a model; ``sinks`` show and store what it reads; ``callbacks`` join it to trainers.
 
@@ -11,8 +12,10 @@ imported by the sink or callback that needs them, when it is made.
 """
 
 from geoact.torch import functional, sinks
+from geoact.torch import gated_ops as _gated_ops  # noqa: F401  registers torch.ops.geoact
 from geoact.torch import ops as _ops  # noqa: F401  registers torch.ops.geoact
 from geoact.torch.alerts import DEFAULT_RULES, Rule
+from geoact.torch.gated import GEGLU, ClippedSwiGLU, ReGLU, SwiGLU
 from geoact.torch.interception import intercept
 from geoact.torch.modules import (
     ELU,
@@ -39,9 +42,11 @@ from geoact.torch.swap import Conversion, conversion, convert, revert
 __all__ = [
     "DEFAULT_RULES",
     "ELU",
+    "GEGLU",
     "GELU",
     "Alert",
     "CenteredSigmoid",
+    "ClippedSwiGLU",
     "Conversion",
     "Hardsigmoid",
     "Hardswish",
@@ -50,6 +55,7 @@ __all__ = [
     "Mish",
     "Monitor",
     "PReLU",
+    "ReGLU",
     "ReLU",
     "ReLUSquared",
     "Reading",
@@ -58,6 +64,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softplus",
+    "SwiGLU",
     "Swish",
     "Tanh",
     "conversion",

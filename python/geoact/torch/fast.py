@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from geoact.activations import Activation
 
 backward = by_python.backward
+gated_forward = by_python.gated_forward
+gated_backward = by_python.gated_backward
 _compiling = torch.compiler.is_dynamo_compiling
 
 

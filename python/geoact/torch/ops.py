@@ -64,6 +64,14 @@ def _state(stats: Any, kind: type, name: str) -> Tensor | None:  # noqa: ANN401
     return token
 
 
+def refuse_counted_axes(states: tuple[Tensor | None, ...]) -> None:
+    """Under vmap the axes of a sample are not those of the call."""
+    for state in states:
+        stats = _statistics(state)
+        if isinstance(stats, (GeometryStats, GradientStats)) and stats.per != "tensor" and stats.channel_axis >= 0:
+            raise ValueError("stats: under vmap count channel_axis from the end, as the batch is one more axis")
+
+
 class _Row:
     """The operators of one activation: schemas, kernels, derivatives, batching rules."""
 
@@ -220,10 +228,7 @@ class _Row:
     def _measured_batched(self, info: Any, axes: tuple[Any, ...], x: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
         if any(axis is not None for axis in axes[1:]):
             raise ValueError("stats: a call under vmap whose parameter differs from sample to sample is not measured")
-        for state in arguments[-2:]:
-            stats = _statistics(state)
-            if isinstance(stats, (GeometryStats, GradientStats)) and stats.per != "tensor" and stats.channel_axis >= 0:
-                raise ValueError("stats: under vmap count channel_axis from the end, as the batch is one more axis")
+        refuse_counted_axes(arguments[-2:])
         moved = self._batch_front(x, axes[0], info.batch_size)
         return self._op(self.measured)(moved, *self._batched_parameters(x.dim() - 1, arguments)), 0
 

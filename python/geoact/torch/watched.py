@@ -20,8 +20,8 @@ class Watched:
         self.name = name
         self.module = module
         self.row = twin.module._row
-        if self.row == "gelu" and {**vars(module), **twin.attributes}.get("approximate") == "tanh":
-            self.row = "gelu_tanh"
+        if self.row in ("gelu", "geglu") and {**vars(module), **twin.attributes}.get("approximate") == "tanh":
+            self.row += "_tanh"
         self._twin = twin
         self.probe = probe
         self._undo: Callable[[], None] | None = None

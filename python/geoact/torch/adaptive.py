@@ -2,7 +2,7 @@
 
 Both are a scaled and shifted leaky rectifier with the same numbers for every element. The formulas are those of
 :mod:`geoact.adaptive`; docs/adaptive.md says what the modules do and what is not known of them. PolyNorm, GaussianTopK
-and MetaAconC, whose statistics differ from row to row or from channel to channel, are in
+and MetaAconC, whose statistics differ from row to row or from channel to channel, come from
 :mod:`geoact.torch.composed`.
 """
 
@@ -12,39 +12,37 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch._compile import _disable_dynamo
 
 from geoact import _registry as _rows
 from geoact.adaptive import KAPPA, Gal, PartialMoments, _number, gal, share_for_depth, tat_scale, tat_slope
 from geoact.statistics import GeometryStats
+from geoact.torch.composed import (
+    GaussianTopK,
+    MetaAconC,
+    PolyNorm,
+    check_input,
+    gaussian_topk,
+    gaussian_topk_geglu,
+    wide,
+)
 from geoact.torch.modules import supported
 from geoact.torch.probe import running_backward
 
-__all__ = ["GAL", "TAT", "Affine"]
+__all__ = ["GAL", "TAT", "Affine", "GaussianTopK", "MetaAconC", "PolyNorm", "gaussian_topk", "gaussian_topk_geglu"]
 
 _compiling = torch.compiler.is_dynamo_compiling
 _transformed = torch._C._are_functorch_transforms_active
 _FUSED: Callable[..., Tensor] | None = _rows.activations().get("gal")  # scale (x+ + negative_slope x- - shift)
 
 
-def check_input(x: object) -> None:
-    """Raise TypeError unless x is a tensor of floating point."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"input must be a tensor, got {type(x).__name__}")
-    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        kind = str(x.dtype).removeprefix("torch.")
-        raise TypeError(f"input must be of float16, bfloat16, float32 or float64, got {kind}")
-
-
-def wide(x: Tensor) -> Tensor:
-    """x in at least float32, in which it is computed with."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
 def _scaled_leaky(x: Tensor, numbers: Gal, stats: GeometryStats | None = None) -> Tensor:
-    """scale (x+ + slope x- - shift), in the dtype of x; x is measured on the way."""
+    """Compute scale (x+ + slope x- - shift), in the dtype of x, and measure x on the way."""
     if _FUSED is not None:
         return _FUSED(x, *numbers, stats=stats)
     slope, scale, shift = numbers
@@ -101,7 +99,7 @@ class _ScaledLeaky(nn.Module):
         return nn.Sequential(nn.LeakyReLU(slope), Affine(scale, -scale * shift))
 
     def fold_into(self, linear: nn.Linear) -> nn.Sequential:
-        """This function and the linear layer that follows it, as LeakyReLU and a linear layer.
+        """Fold this function and the linear layer that follows it into LeakyReLU and a linear layer.
 
         Parameters
         ----------
@@ -133,13 +131,20 @@ class _ScaledLeaky(nn.Module):
         return nn.Sequential(nn.LeakyReLU(slope), new)
 
 
+# torch.compiler.disable would import the compiler for those who never compile: this waits for the first call.
+@_disable_dynamo
+def _outside(module: GAL, input: Tensor) -> Tensor:
+    """A call in training mode that no compiler sees: it branches on what it has measured."""
+    return module._measured(input)
+
+
 class GAL(_ScaledLeaky):
     """Geometry-adaptive leaky unit: scale (x+ + slope x- - shift), with numbers that follow from what x was.
 
-    In training mode every call measures its input in the pass that computes y, and the numbers of the *next* call follow
-    from it: they are those for which, on data with the running partial moments, y has mean 0, the variance of x, and
-    the linear share 1 - kappa / depth (:func:`geoact.adaptive.gal`). No gradient flows through them. In eval mode they
-    are frozen. Before the first call in training mode they are those of N(0, 1) input.
+    In training mode every call measures its input in the pass that computes y, and the numbers of the *next* call
+    follow from it: they are those for which, on data with the running partial moments, y has mean 0, the variance of
+    x, and the linear share 1 - kappa / depth (:func:`geoact.adaptive.gal`). No gradient flows through them. In eval
+    mode they are frozen. Before the first call in training mode they are those of N(0, 1) input.
 
     Parameters
     ----------
@@ -236,9 +241,7 @@ class GAL(_ScaledLeaky):
         """Of any shape and floating dtype, to the same."""
         check_input(input)
         if self.training:
-            if _compiling():
-                torch._dynamo.graph_break()
-            return self._measured(input)
+            return _outside(self, input) if _compiling() else self._measured(input)
         if _compiling() or _transformed() or not supported(input):
             return self._by_torch(input)
         return _scaled_leaky(input, self.numbers)
@@ -247,7 +250,8 @@ class GAL(_ScaledLeaky):
         """The same in torch's operators, with the numbers as tensors: nothing is read on the host."""
         x = wide(input)
         slope, scale, shift = self.scalars.to(x.dtype)
-        return (scale * torch.where(x > 0, x, slope * x) - scale * shift).to(input.dtype)
+        y: Tensor = scale * torch.where(x > 0, x, slope * x) - scale * shift
+        return y.to(input.dtype)
 
     def _measured(self, input: Tensor) -> Tensor:
         if running_backward():  # checkpointing repeats a call
@@ -283,7 +287,7 @@ class GAL(_ScaledLeaky):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> GAL:
         # half() and its like move the numbers, but leave them their precision.
         before = dict(self._buffers)
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, held in before.items():
             after = self._buffers[name]
             if held is not None and after is not None and after.dtype != held.dtype:
@@ -302,12 +306,12 @@ def _listed(moments: PartialMoments) -> list[float]:
     return [moments.mean_pos, moments.mean_neg, moments.sq_pos, moments.sq_neg]
 
 
-def _sums(stats: GeometryStats) -> Any:  # noqa: ANN401
-    """n and n times the moments, as float64; zeros where there is nothing, or nothing finite."""
-    nothing = torch.zeros(5, dtype=torch.float64).numpy()
+def _sums(stats: GeometryStats) -> npt.NDArray[np.float64]:
+    """Sum 1 and the four powers over one call, shape (5,); zeros where there is nothing, or nothing finite."""
     if not stats.groups or not stats.n or not math.isfinite(stats.mean_sq_pos_x + stats.mean_sq_neg_x):
-        return nothing
-    return stats.n * torch.tensor([1.0, *_listed(PartialMoments.of(stats))], dtype=torch.float64).numpy()
+        return np.zeros(5)
+    sums: npt.NDArray[np.float64] = stats.n * np.array([1.0, *_listed(PartialMoments.of(stats))])
+    return sums
 
 
 class TAT(_ScaledLeaky):
@@ -347,7 +351,8 @@ class TAT(_ScaledLeaky):
         check_input(input)
         if supported(input):
             return _scaled_leaky(input, self.numbers)
-        return self.fold()(input)
+        y: Tensor = self.fold()(input)
+        return y
 
     def extra_repr(self) -> str:
         """The arguments, and the slope that follows from them."""

@@ -541,9 +541,10 @@ def test_tat_keeps_the_mean_square_and_compiles():
     x = normal(200_000, mean=0.0)
     assert module(x).square().mean().item() == pytest.approx(x.square().mean().item(), rel=0.01)
     x = normal(50, dtype=torch.float32)
-    compiled = torch.compile(module, fullgraph=True, backend="eager")
-    torch.testing.assert_close(compiled(x), module(x))
-    assert module(torch.empty(2, 3, device="meta")).shape == (2, 3)
+    for depth in (50, 30, 20):  # several slopes in one model
+        module = TAT(depth)
+        compiled = torch.compile(module, fullgraph=True, backend="eager")
+        torch.testing.assert_close(compiled(x), module(x))
 
 
 # --- PolyNorm -------------------------------------------------------------------------------------
@@ -775,6 +776,12 @@ def test_compiled_in_one_graph(make):
     module, x = make(), normal(5, 6, dtype=torch.float32)
     compiled = torch.compile(module, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(x), module(x))
+
+
+@each_module
+def test_shapes_without_data(make):
+    module, x = make().to("meta"), torch.empty(5, 6, device="meta")
+    assert (module(x).shape, module(x).device.type) == ((5, 6), "meta")
 
 
 @each_module

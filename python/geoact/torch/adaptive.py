@@ -242,7 +242,7 @@ class GAL(_ScaledLeaky):
         check_input(input)
         if self.training:
             return _outside(self, input) if _compiling() else self._measured(input)
-        if _compiling() or _transformed() or not supported(input):
+        if _compiling() or _transformed() or self.scalars.is_meta or not supported(input):
             return self._by_torch(input)
         return _scaled_leaky(input, self.numbers)
 
@@ -338,13 +338,19 @@ class TAT(_ScaledLeaky):
 
     def __init__(self, depth: int, eta: float = 0.9) -> None:
         super().__init__()
-        self.negative_slope = tat_slope(depth, eta)
+        slope = tat_slope(depth, eta)
+        self._numbers = Gal(slope, tat_scale(slope), 0.0)
         self.depth, self.eta = int(depth), float(eta)
 
     @property
     def numbers(self) -> Gal:
         """Slope, scale, and the shift 0."""
-        return Gal(self.negative_slope, tat_scale(self.negative_slope), 0.0)
+        return self._numbers
+
+    @property
+    def negative_slope(self) -> float:
+        """The slope a."""
+        return self._numbers.slope
 
     def forward(self, input: Tensor) -> Tensor:
         """Of any shape and floating dtype, to the same."""

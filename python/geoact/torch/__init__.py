@@ -14,6 +14,7 @@ imported by the sink or callback that needs them, when it is made.
 from geoact.torch import functional, sinks
 from geoact.torch import gated_ops as _gated_ops  # noqa: F401  registers torch.ops.geoact
 from geoact.torch import ops as _ops  # noqa: F401  registers torch.ops.geoact
+from geoact.torch.adaptive import GAL, TAT, GaussianTopK, MetaAconC, PolyNorm
 from geoact.torch.alerts import DEFAULT_RULES, Rule
 from geoact.torch.gated import GEGLU, ClippedSwiGLU, ReGLU, SwiGLU
 from geoact.torch.interception import intercept
@@ -42,19 +43,24 @@ from geoact.torch.swap import Conversion, conversion, convert, revert
 __all__ = [
     "DEFAULT_RULES",
     "ELU",
+    "GAL",
     "GEGLU",
     "GELU",
+    "TAT",
     "Alert",
     "CenteredSigmoid",
     "ClippedSwiGLU",
     "Conversion",
+    "GaussianTopK",
     "Hardsigmoid",
     "Hardswish",
     "Layer",
     "LeakyReLU",
+    "MetaAconC",
     "Mish",
     "Monitor",
     "PReLU",
+    "PolyNorm",
     "ReGLU",
     "ReLU",
     "ReLUSquared",

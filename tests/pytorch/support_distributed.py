@@ -88,6 +88,7 @@ UNLIKE = {
     "kind": lambda odd: [geometry(None), gradient(None) if odd else geometry(None)],
     "per": lambda odd: [geometry(None), geometry(None, "tensor" if odd else "row")],
     "level": lambda odd: [geometry(None), geometry(None, level="counts" if odd else "moments")],
+    "tiers": lambda odd: [geometry(None), geometry(None, sketch=64 if odd else 32)],
     "saturation": lambda odd: [geometry(None), geometry(None, saturation=0.1 if odd else 0.05)],
     "channel_axis": lambda odd: [geometry(None), geometry(None, channel_axis=1 if odd else -1)],
     "dtype": lambda odd: [geometry(None), geometry(normal(0, 4, dtype=np.float32 if odd else np.float64))],
@@ -194,6 +195,10 @@ def main(rank, world, folder):
         results[name] = run(every_record(x)) | {"x": x}
     results["one"] = run([geometry(normal(rank, 3))])
     results["none"] = run([])
+    asked = {"histogram": "all", "pairs": True, "sketch": 32}
+    results["tiers"] = run([geometry(normal(rank, 31 + 11 * rank, 50 * rank), "tensor", **asked)])
+    late = None if rank == 0 else normal(rank, 40, 7)
+    results["tiers, none on the first rank"] = run([geometry(late, "channel", **asked)])
     results["rows only"] = run([geometry(normal(rank, 3), "row")])
     results["axis"] = run([geometry(normal(rank, 3), "tensor", channel_axis=0 if odd else -1)])
     results["method"] = {

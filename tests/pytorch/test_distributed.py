@@ -24,7 +24,7 @@ torch = pytest.importorskip("torch")
 if not dist.is_available() or not dist.is_gloo_available():
     pytest.skip("this torch has no gloo", allow_module_level=True)
 
-from geoact.torch.distributed import all_reduce, all_reduce_reading
+from geoact.torch.distributed import _wrong_stats, all_reduce, all_reduce_reading
 from geoact.torch.reading import Layer, Reading
 
 COUNTS = {"n", "negative", "positive", "zero", "saturated", "subnormal", "underflow"}
@@ -48,6 +48,7 @@ UNLIKE = {
     "kind": r"stats\[1\].*kind: 'GeometryStats' on rank 0, 'GradientStats' on rank 1",
     "per": r"stats\[1\].*per: 'row' on rank 0, 'tensor' on rank 1",
     "level": r"stats\[1\].*level: 'moments' on rank 0, 'counts' on rank 1",
+    "tiers": r"stats\[1\].*tiers: .*sketch=32.* on rank 0, .*sketch=64.* on rank 1",
     "saturation": r"stats\[1\].*saturation: 0.05 on rank 0, 0.1 on rank 1",
     "channel_axis": r"stats\[1\].*channel_axis: -1 on rank 0, 1 on rank 1",
     "dtype": r"stats\[1\].*dtype: 'float64' on rank 0, 'float32' on rank 1",
@@ -321,6 +322,25 @@ def test_a_lost_rank_ends_the_others_in_the_timeout_of_torch(ranks):
 
 
 # --- readings -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scenario", ["tiers", "tiers, none on the first rank"])
+def test_the_opt_in_tiers_are_the_merge_of_all_ranks(ranks, scenario):
+    merged = reduce(add, [rank[scenario]["local"][0] for rank in ranks])
+    for rank in ranks:
+        (reduced,) = rank[scenario]["reduced"]
+        assert repr(reduced) == repr(merged)
+        found, expected = reduced._accumulator.tier_cells(), merged._accumulator.tier_cells()
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected[np.isfinite(expected)]).max())
+        assert reduced.pairs.count == merged.pairs.count > 0
+        assert reduced.linear_cka == pytest.approx(merged.linear_cka, rel=1e-9)
+        assert found.tobytes() == ranks[0][scenario]["reduced"][0]._accumulator.tier_cells().tobytes()
+        assert rank[scenario]["untouched"]
+
+
+def test_a_reservoir_is_refused():
+    with pytest.raises(ValueError, match=r"stats\[0\] has a reservoir"):
+        raise _wrong_stats([geoact.GeometryStats(reservoir=4)])
 
 
 def test_a_reading_holds_all_ranks(ranks):

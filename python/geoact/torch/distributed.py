@@ -45,6 +45,7 @@ import torch.distributed as dist
 
 from geoact import _core
 from geoact.statistics import GeometryStats, GradientStats
+from geoact.torch.distributed_tiers import TierShare
 from geoact.torch.reading import Layer, Reading
 
 __all__ = ["all_reduce", "all_reduce_reading"]
@@ -70,11 +71,27 @@ _HEADER = np.dtype(
         ("groups", np.int64),
         ("n", np.float64),
         ("calls", np.int64),
+        ("tiers", np.int64),  # what of them was asked for
         ("layer_calls", np.int64),  # this and the next: of a layer
         ("index", np.int64),
     ]
 )
+_HISTOGRAMS = (False, True, "all")
+
+
+def _asked(stats: _Stats) -> int:
+    """The settings of the opt-in tiers as one number."""
+    asked = stats._settings()
+    code = _HISTOGRAMS.index(asked.get("histogram", False)) + 3 * bool(asked.get("pairs"))
+    return code + 6 * int(asked.get("sketch", 0))
+
+
+def _tiers_in_words(code: int) -> str:
+    return f"histogram={_HISTOGRAMS[code % 3]!r}, pairs={bool(code // 3 % 2)}, sketch={code // 6}"
+
+
 _SETTINGS: dict[str, Callable[[Any], object]] = {
+    "tiers": lambda code: _tiers_in_words(int(code)),
     "kind": lambda code: _KINDS[code].__name__,
     "per": lambda code: _PER[code],
     "level": lambda code: _LEVELS[code],
@@ -107,7 +124,7 @@ def all_reduce(stats: Sequence[_S], group: dist.ProcessGroup | None = None) -> l
     TypeError
         If stats is no sequence of statistics. The other ranks get a ValueError.
     ValueError
-        On every rank, naming the position in stats, if number, kind, settings, dtype or number of channels differ
+        If one of stats has a reservoir. On every rank, naming the position in stats, if number, kind, settings, dtype or number of channels differ
         between ranks; or if this process is not in the group.
     RuntimeError
         If there is no process group. Errors of torch, its timeout included, pass through.
@@ -276,12 +293,13 @@ def _header(stats: _Stats, calls: int = 0, index: int = 0) -> tuple[float, ...]:
         _KINDS.index(GeometryStats if isinstance(stats, GeometryStats) else GradientStats),
         _PER.index(stats.per),
         _LEVELS.index(stats.level),
-        0 if stats.per == "tensor" else stats.channel_axis,  # merge does not ask for it there
+        0 if stats.per == "tensor" and not _asked(stats) else stats.channel_axis,  # merge does not ask for it there
         stats.saturation,
         _DTYPES.index(stats.dtype),
         stats.groups if stats.dtype else 0,
         float(np.sum(stats._record()["n"])),
         stats.calls,
+        _asked(stats),
         calls,
         index,
     )
@@ -298,13 +316,17 @@ def _name(value: object) -> str:
     return type(value).__name__
 
 
-def _wrong_stats(stats: object) -> TypeError | None:
+def _wrong_stats(stats: object) -> TypeError | ValueError | None:
     accepted = "GeometryStats and GradientStats"
     if not isinstance(stats, Sequence) or isinstance(stats, str):
         return TypeError(f"stats must be a sequence of {accepted}, got {_name(stats)}")
     for i, entry in enumerate(stats):
         if not isinstance(entry, _KINDS):
             return TypeError(f"stats[{i}] must be one of {accepted}, got {_name(entry)}")
+        if entry._reservoir is not None:
+            return ValueError(
+                f"stats[{i}] has a reservoir, whose rows are not sent between ranks; merge pickled statistics with +"
+            )
     return None
 
 
@@ -315,11 +337,13 @@ def _reduce(stats: Sequence[_Stats], headers: npt.NDArray[Any], ranks: _Ranks) -
     """Replace the cells of each of stats by those of all ranks together."""
     if ranks.size == 1:
         return
-    shares: list[_Table | _Moments] = []
+    shares: list[_Table | _Moments | TierShare] = []
     for entry, column in zip(stats, headers.T, strict=True):
         if column["dtype"].any():  # else nobody measured anything, and there is nothing to add
             kind = _Table if entry.per == "row" else _Moments
             shares.append(kind(entry, column, ranks.rank))
+            if column["tiers"][0]:
+                shares.append(TierShare(entry._accumulator, leads=ranks.rank == int(np.argmax(column["n"]))))
     # 0 / 0 is what a group without data gives, and infinities are data
     with np.errstate(all="ignore"):
         extremes = _Cursor(ranks.reduce([share.extremes() for share in shares], dist.ReduceOp.MAX))

@@ -1,0 +1,172 @@
+"""The reservoir: a uniform sample of rows, and what is told from it."""
+
+import pickle
+
+import geoact
+import numpy as np
+import pytest
+from scipy import stats as scipy_stats
+from scipy.spatial.distance import pdist
+
+COUNTS = (1, 7, 8, 100, 3)
+
+
+def kept(seed, size, batches=COUNTS):
+    """Which of the numbered rows end up in a reservoir."""
+    stats = geoact.GeometryStats(reservoir=size, seed=seed)
+    first = 0
+    for rows in batches:
+        x = np.tile(np.arange(first, first + rows, dtype=np.float64)[:, None], (1, 3))
+        geoact.relu(x, stats=stats)
+        first += rows
+    assert stats.reservoir.seen == first
+    return stats.reservoir.x[:, 0].astype(int)
+
+
+def test_every_row_is_as_likely():
+    size, total, runs = 5, sum(COUNTS), 4000
+    counts = np.zeros(total)
+    for seed in range(runs):
+        rows = kept(seed, size)
+        assert len(set(rows)) == size
+        counts[rows] += 1
+    expected = runs * size / total
+    assert scipy_stats.chisquare(counts, np.full(total, expected)).pvalue > 1e-4
+
+
+def test_merging_keeps_it_uniform():
+    runs, size = 3000, 4
+    counts = np.zeros(30)
+    for seed in range(runs):
+        parts = []
+        for first, rows in ((0, 20), (20, 10)):
+            part = geoact.GeometryStats(reservoir=size, seed=seed if first else seed + runs)
+            geoact.relu(np.tile(np.arange(first, first + rows, dtype=float)[:, None], (1, 2)), stats=part)
+            parts.append(part)
+        parts[0]._reservoir.seed = parts[1]._reservoir.seed
+        merged = parts[0]._reservoir.merged(parts[1]._reservoir)
+        assert merged.seen == 30
+        assert merged.kept == size
+        counts[merged.x[:, 0].astype(int)] += 1
+    assert scipy_stats.chisquare(counts).pvalue > 1e-4
+
+
+@pytest.mark.parametrize(("size", "first", "second"), [(10, 4, 6), (10, 4, 3), (10, 10, 5), (3, 0, 9)])
+def test_a_merged_reservoir_goes_on(size, first, second):
+    parts = [geoact.GeometryStats(reservoir=size) for _ in range(2)]
+    for part, rows in zip(parts, (first, second), strict=True):
+        geoact.relu(np.random.default_rng(rows).standard_normal((rows, 4)), stats=part)
+    merged = parts[0] + parts[1]
+    assert merged.reservoir.kept == min(size, first + second)
+    for _ in range(30):
+        geoact.relu(np.random.default_rng(0).standard_normal((17, 4)), stats=merged)
+    assert merged.reservoir.seen == first + second + 30 * 17
+    assert merged.reservoir.kept == size
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((50, 6), -1), ((5, 6, 3, 4), 1), ((6, 10, 7), 0), ((4, 5, 6), -1)])
+@pytest.mark.parametrize("in_place", [False, True])
+def test_rows_are_those_of_x_and_y(shape, axis, in_place):
+    x = np.random.default_rng(1).standard_normal(shape).astype(np.float32)
+    rows = np.moveaxis(x, axis, -1).reshape(-1, 6)
+    stats = geoact.GeometryStats(channel_axis=axis, reservoir=9)
+    z = x.copy()
+    geoact.silu(z, out=z if in_place else None, stats=stats)
+    found = stats.reservoir
+    assert found.kept == 9
+    for row in found.x:
+        assert (rows == row).all(axis=1).any()
+    np.testing.assert_array_equal(found.y, geoact.silu(found.x))
+
+
+def test_one_seed_keeps_the_same_samples_of_every_layer():
+    np.testing.assert_array_equal(kept(3, 6), kept(3, 6))
+    assert not np.array_equal(kept(3, 6), kept(4, 6))
+
+
+def test_fewer_rows_than_asked_for_are_all_kept():
+    stats = geoact.GeometryStats(reservoir=100)
+    geoact.relu(np.ones((5, 3), np.float32), stats=stats)
+    assert stats.reservoir.kept == 5
+    geoact.relu(np.zeros((0, 3), np.float32), stats=stats)
+    assert stats.reservoir.seen == 5
+
+
+def test_measures_against_their_definitions():
+    rng = np.random.default_rng(2)
+    x = rng.standard_normal((60, 12))
+    stats = geoact.GeometryStats(reservoir=60)
+    y = geoact.relu(x, stats=stats)
+    found = stats.reservoir
+    before, after = pdist(x), pdist(y)
+    assert found.spearman() == pytest.approx(scipy_stats.spearmanr(before, after).statistic)
+    scale = (before @ after) / (after @ after)
+    assert found.stress() == pytest.approx(np.sqrt(((before - scale * after) ** 2).sum() / (before**2).sum()))
+    manifold = pytest.importorskip("sklearn.manifold")
+    assert found.trustworthiness(7) == pytest.approx(manifold.trustworthiness(x, y, n_neighbors=7))
+    from sklearn.neighbors import NearestNeighbors
+
+    near = [NearestNeighbors(n_neighbors=5).fit(z).kneighbors(return_distance=False) for z in (x, y)]
+    overlap = np.mean([len(set(a) & set(b)) / 5 for a, b in zip(*near, strict=True)])
+    assert found.neighbour_overlap(5) == pytest.approx(overlap)
+    s = np.linalg.svd(y, compute_uv=False)
+    assert found.rankme() == pytest.approx(np.exp(scipy_stats.entropy(s / s.sum())))
+    identity = geoact.GeometryStats(reservoir=60)
+    geoact.leaky_relu(x, negative_slope=1.0, stats=identity)
+    same = identity.reservoir
+    assert (same.spearman(), same.trustworthiness(5), same.neighbour_overlap(5)) == pytest.approx((1, 1, 1))
+    assert same.stress() == pytest.approx(0, abs=1e-12)
+
+
+def test_pickles_copies_and_reset():
+    stats = geoact.GeometryStats(reservoir=8, seed=5)
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    geoact.relu(x, stats=stats)
+    twins = [pickle.loads(pickle.dumps(stats)), stats.copy()]
+    for part in (stats, *twins):
+        geoact.relu(x[::-1].copy(), stats=part)
+    for twin in twins:
+        np.testing.assert_array_equal(twin.reservoir.x, stats.reservoir.x)
+    stats.reset()
+    assert stats.reservoir.kept == stats.reservoir.seen == 0
+    geoact.relu(x, stats=stats)
+    assert stats.reservoir.kept == 8
+
+
+def test_a_failed_call_leaves_it_as_it_was():
+    stats = geoact.GeometryStats(reservoir=8)
+    x = np.random.default_rng(0).standard_normal((40, 3))
+    geoact.relu(x, stats=stats)
+    before = stats.reservoir.x.copy()
+    for _ in range(20):
+        with pytest.raises(ValueError, match="out"):
+            geoact.relu(x, out=np.empty((3, 3)), stats=stats)
+    with pytest.raises(ValueError, match="rows of 3 channels, but x has 4"):
+        geoact.relu(np.ones((2, 4)), stats=stats)
+    assert stats.reservoir.seen == 40
+    np.testing.assert_array_equal(stats.reservoir.x, before)
+
+
+def test_too_few_rows_are_named():
+    stats = geoact.GeometryStats(reservoir=8)
+    geoact.relu(np.ones((2, 3)), stats=stats)
+    with pytest.raises(ValueError, match="holds 2 finite rows"):
+        stats.reservoir.spearman()
+    geoact.relu(np.random.default_rng(0).standard_normal((6, 3)), stats=stats)
+    with pytest.raises(ValueError, match="k is 4"):
+        stats.reservoir.trustworthiness(4)
+    with pytest.raises(ValueError, match="of is 'z'"):
+        stats.reservoir.rankme("z")
+
+
+def test_torch_rows_are_kept_without_a_graph():
+    torch = pytest.importorskip("torch")
+    stats = geoact.GeometryStats(channel_axis=1, reservoir=8)
+    x = torch.randn(4, 5, 3, 3, requires_grad=True)
+    y = geoact.gelu(x, stats=stats)
+    y.sum().backward()
+    assert stats.reservoir.kept == 8
+    np.testing.assert_array_equal(stats.reservoir.y, geoact.gelu(stats.reservoir.x))
+    half = geoact.GeometryStats(reservoir=3)
+    geoact.relu(torch.randn(10, 4, dtype=torch.bfloat16), stats=half)
+    assert half.reservoir.x.dtype == np.float32

@@ -21,6 +21,7 @@ without subtractions but that in the numerator, which is negative where the shar
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -212,7 +213,7 @@ class Gal(NamedTuple):
     shift: float
 
 
-def gal(moments: PartialMoments, share: float) -> Gal:
+def gal(moments: PartialMoments, share: float, max_scale: float = math.inf) -> Gal:
     """Slope, scale and shift for which y = scale (x+ + slope x- - shift) has the share, the variance of x and mean 0.
 
     Parameters
@@ -222,6 +223,10 @@ def gal(moments: PartialMoments, share: float) -> Gal:
     share : float
         What :func:`linear_share` of y is to be, above 0 and at most 1. Where even a rectifier has more, slope is 0 and
         y has more: no slope is negative.
+    max_scale : float
+        At least 1. Where x is nearly always negative the share alone asks for a tiny slope, and a huge scale that
+        undoes it (1200 for N(-5, 1) and the share .97), so that the next positive x explodes. Where scale would exceed
+        max_scale the slope is larger, and the share with it.
 
     Returns
     -------
@@ -233,21 +238,25 @@ def gal(moments: PartialMoments, share: float) -> Gal:
     Raises
     ------
     TypeError, ValueError
-        If moments are none, or share is not above 0 and at most 1.
+        If moments are none, or share or max_scale is not as said.
     """
     _check(moments)
     share = _number("share", share)
     if not 0 < share <= 1:
         raise ValueError(f"share must be above 0 and at most 1, got {share}")
+    if max_scale != math.inf and _number("max_scale", max_scale) < 1:
+        raise ValueError(f"max_scale must be at least 1, got {max_scale}")
     a, b, c, determinant = _unit(moments)
-    if c <= 0:  # one sign, or too small to be squared
+    if c <= 0 or a < sys.float_info.min:  # one sign, as far as these numbers can tell
         return Gal(1.0, 1.0, moments.mean)
     variance, lost = a + b + 2 * c, 1 - share
-    root = variance * math.sqrt(lost * share * determinant)
-    below = determinant + lost * variance * c + root
+    below = determinant + lost * variance * c + variance * math.sqrt(lost * share * determinant)
     # 0 / 0: nothing may be lost, and of two values nothing can be
     slope = max(determinant - lost * variance * a, 0.0) / below if below > 0 else 1.0
-    scale = math.sqrt(variance / (a + slope * slope * b + 2 * slope * c)) if a > 0 or slope > 0 else 1.0
+    short = variance / max_scale**2 - a  # what slope^2 B + 2 slope C must at least be
+    if short > slope * (slope * b + 2 * c):
+        slope = short / (c + math.sqrt(c * c + b * short))
+    scale = math.sqrt(variance / (a + slope * slope * b + 2 * slope * c))
     return Gal(slope, scale, moments.mean_pos + slope * moments.mean_neg)
 
 

@@ -12,6 +12,7 @@ imported by the sink or callback that needs them, when it is made.
 
 from geoact.torch import functional, sinks
 from geoact.torch import ops as _ops  # noqa: F401  registers torch.ops.geoact
+from geoact.torch.adaptive import GAL, TAT, GaussianTopK, MetaAconC, PolyNorm
 from geoact.torch.alerts import DEFAULT_RULES, Rule
 from geoact.torch.interception import intercept
 from geoact.torch.modules import (
@@ -39,17 +40,22 @@ from geoact.torch.swap import Conversion, conversion, convert, revert
 __all__ = [
     "DEFAULT_RULES",
     "ELU",
+    "GAL",
     "GELU",
+    "TAT",
     "Alert",
     "CenteredSigmoid",
     "Conversion",
+    "GaussianTopK",
     "Hardsigmoid",
     "Hardswish",
     "Layer",
     "LeakyReLU",
+    "MetaAconC",
     "Mish",
     "Monitor",
     "PReLU",
+    "PolyNorm",
     "ReLU",
     "ReLUSquared",
     "Reading",

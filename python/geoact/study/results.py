@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,7 +11,9 @@ from geoact.study.claims import Finding
 from geoact.study.config import StudyConfig
 from geoact.study.grid import GridResult
 from geoact.study.overhead import Overhead
+from geoact.study.questions.report import Questions
 from geoact.study.replica import Replica
+from geoact.study.results_json import finite
 
 
 @dataclass
@@ -27,18 +28,9 @@ class StudyResults:
     axes: InitialAxes | None = None
     digits: GridResult | None = None
     overhead: Overhead | None = None
+    questions: Questions | None = None
     findings: list[Finding] = field(default_factory=list)
 
     def to_json(self) -> str:
         """Serialise in full precision (reads back as the same float64); NaN and infinity are null."""
-        return json.dumps(_finite(asdict(self)), indent=1, allow_nan=False) + "\n"
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+        return json.dumps(finite(asdict(self)), indent=1, allow_nan=False) + "\n"

@@ -146,7 +146,8 @@ class ScaledLeaky:
 class GeometryAdaptive:
     """GAL: slope, scale and shift of each network follow the moments that its last training pass measured.
 
-    The first pass measures itself, so that training starts from a network that keeps distances.
+    The first pass measures itself, so that training starts from a network that keeps distances. To the kernel a network
+    is a channel: one call serves the whole stack, and measures each by itself.
     """
 
     def __init__(self, share: float, nets: int) -> None:
@@ -155,36 +156,49 @@ class GeometryAdaptive:
 
     @property
     def scale(self) -> float:
-        """Factor of network 0."""
-        return float(self._gals[0].scale) if self._gals[0] is not None else 1.0
+        """Factor of network 0; 1 before it has measured anything."""
+        return 1.0 if self._gals[0] is None else self._gals[0].scale
 
     def forward(self, z: Array, bias: Array, training: bool, stats: Any = None) -> Array:
         """Apply what the last pass found and, in training, measure for the next one."""
         z += bias
-        self._z, self._used = z, []
-        y = np.empty_like(z)
-        for net, part in enumerate(z):
-            gal = self._gals[net]
-            if gal is None:
-                gal = self._gals[net] = self._solved(part)
-            measured = geoact.GeometryStats(per="tensor") if training else None
-            self._used.append(gal)
-            y[net] = _scaled_leaky(part, gal, stats if stats is not None else measured)
-            # A network that has diverged has no moments and keeps what it had.
-            if training and measured is not None and measured.nonfinite_x == 0 and measured.var_x > 0:
-                self._gals[net] = adaptive.gal(adaptive.PartialMoments.of(measured), self._share)
-        return y
+        flat = z.reshape(len(z), -1)
+        if None in self._gals:
+            measured = geoact.GeometryStats(per="channel", channel_axis=0)
+            geoact.relu(flat, stats=measured)
+            self._solve(measured)
+        used = np.array(self._gals, dtype=np.float64)
+        self._flat, self._used = flat, used
+        if len(z) == 1 and not (training and stats is None):
+            return _scaled_leaky(z, adaptive.Gal(*used[0]), stats)
+        self._slopes, self._scales, shifts = (column.astype(z.dtype) for column in used.T)
+        measured = geoact.GeometryStats(per="channel", channel_axis=0) if training else None
+        y: Array = geoact.prelu(flat, self._slopes, channel_axis=0, stats=measured)
+        y -= shifts[:, None]
+        y *= self._scales[:, None]
+        if training:
+            self._solve(measured)
+        return y.reshape(z.shape)
 
-    def _solved(self, x: Array) -> adaptive.Gal:
-        measured = geoact.GeometryStats(per="tensor")
-        geoact.relu(x, stats=measured)
-        return adaptive.gal(adaptive.PartialMoments.of(measured), self._share)
+    def _solve(self, stats: Any) -> None:
+        names = ("mean_pos_x", "mean_neg_x", "mean_sq_pos_x", "mean_sq_neg_x", "nonfinite_x")
+        columns = [np.asarray(getattr(stats, name)).tolist() for name in names]
+        for net, (mean_pos, mean_neg, sq_pos, sq_neg, nonfinite) in enumerate(zip(*columns, strict=True)):
+            # A network that has diverged has no moments: it keeps what it had, or stays as its input is.
+            if nonfinite or not np.isfinite([sq_pos, sq_neg]).all():
+                self._gals[net] = self._gals[net] or adaptive.Gal(1.0, 1.0, 0.0)
+            else:
+                moments = adaptive.PartialMoments(mean_pos, min(mean_neg, 0.0), sq_pos, max(sq_neg, 0.0))
+                self._gals[net] = adaptive.gal(moments, self._share)
 
     def backward(self, dy: Array) -> tuple[Array, Array]:
         """Multiply by slope and scale; the statistics carry no gradient."""
-        dz = np.empty_like(dy)
-        for net, gal in enumerate(self._used):
-            dz[net] = _through_leaky(dy[net], self._z[net], gal)
+        if len(dy) == 1:
+            dz = _through_leaky(dy, self._flat.reshape(dy.shape), adaptive.Gal(*self._used[0]))
+            return dz, dz
+        flat = dy.reshape(len(dy), -1) * self._scales[:, None]
+        dx, _ = geoact.prelu.backward(flat, self._slopes, x=self._flat, channel_axis=0)
+        dz = np.asarray(dx).reshape(dy.shape)
         return dz, dz
 
     def take(self, net: int) -> GeometryAdaptive:

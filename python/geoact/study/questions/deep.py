@@ -39,7 +39,8 @@ class DeepNetwork(Network):
         for net, source in enumerate(sources):
             for weight in self.weights:
                 normal = source.standard_normal(weight.shape[1:])
-                weight[net] = _orthogonal(normal, gain) if init == "orthogonal" else normal * np.sqrt(gain / len(normal))
+                orthogonal = init == "orthogonal"
+                weight[net] = _orthogonal(normal, gain) if orthogonal else normal * np.sqrt(gain / len(normal))
         return self
 
     def take(self, net: int) -> DeepNetwork:

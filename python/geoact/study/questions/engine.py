@@ -5,13 +5,13 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
 from importlib.util import find_spec
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-import geoact
+from geoact.study.overhead import one_thread
 from geoact.study.questions.specs import Spec
 from geoact.study.questions.store import Store
 from geoact.study.questions.units import run_unit
@@ -52,20 +52,9 @@ def run_units(
     return {spec: records[spec] for spec in dict.fromkeys(specs)}
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # Products of several threads add in another order: one thread makes a result depend on its spec alone.
-    threads = geoact.get_num_threads()
-    geoact.set_num_threads(1)
-    try:
-        with threadpool_limits(1):
-            yield
-    finally:
-        geoact.set_num_threads(threads)
-
-
 def _single_threaded(spec: Spec) -> dict[str, Any]:
-    with _one_thread():
+    # Products of several threads add in another order: on one thread a result depends on its spec alone.
+    with one_thread(), threadpool_limits(1):
         return run_unit(spec)
 
 
@@ -81,6 +70,8 @@ def _processes(specs: Sequence[Spec], jobs: int) -> Iterator[tuple[Spec, dict[st
         futures = {pool.submit(_single_threaded, spec): spec for spec in specs}
         for future in as_completed(futures):
             yield futures[future], future.result()
+    except BrokenProcessPool as error:
+        raise OSError("a worker process died, of too little memory perhaps; what was done is stored") from error
     finally:
         # Reached with work left when the caller stops: what has not begun is dropped.
         pool.shutdown(wait=True, cancel_futures=True)

@@ -29,7 +29,8 @@ def layers(
 
     Returns the quantities of each and its output. ``network`` is a stack of one.
     """
-    wanted: list[Any] = [geoact.GeometryStats(per="channel") if i + 1 in read else None for i in range(len(network.hidden))]
+    depth = len(network.hidden)
+    wanted: list[Any] = [geoact.GeometryStats(per="channel") if i + 1 in read else None for i in range(depth)]
     trace = network.forward(x[None], stats=wanted)
     gains: list[float] = []
     network.backward(trace, dscores[None], gains=gains)

@@ -1,4 +1,4 @@
-"""Sizes as lists of specs, by what they are for. The longest come first, so that no process ends long after the rest."""
+"""Sizes as lists of specs, by what they are for. The longest come first, so that no process is left with one."""
 
 from __future__ import annotations
 
@@ -109,7 +109,9 @@ def _paired(sizes: Sizes) -> list[Spec]:
 
 
 def _initial(sizes: Sizes) -> list[Spec]:
-    slices = [("own", sizes.initial_width, data, dtype) for data in sizes.initial_data for dtype in sizes.initial_dtypes]
+    slices = [
+        ("own", sizes.initial_width, data, dtype) for data in sizes.initial_data for dtype in sizes.initial_dtypes
+    ]
     slices += [("own", width, "digits", "float32") for width in sizes.initial_widths]
     slices += [(init, sizes.initial_width, "digits", "float32") for init in sizes.initial_inits]
     specs: list[Spec] = []

@@ -1,4 +1,4 @@
-"""Units of trained networks: the learning rate is chosen on validation data, then other seeds are trained and tested."""
+"""Units of trained networks: the rate is chosen on validation data, then other seeds are trained and tested."""
 
 from __future__ import annotations
 
@@ -56,9 +56,7 @@ def tune(spec: Trained | Paired, head: Head, activation: str) -> list[float]:
     return [float(part) for part in np.reshape(scores, (len(spec.rates), -1)).mean(axis=1)]
 
 
-def fit(
-    spec: Trained | Paired, head: Head, runs: Sequence[tuple[int, float]], activation: str
-) -> list[DeepNetwork]:
+def fit(spec: Trained | Paired, head: Head, runs: Sequence[tuple[int, float]], activation: str) -> list[DeepNetwork]:
     """Train one network for each (seed, rate), ready to be tested; weights, data and order follow from the seed."""
     networks: list[DeepNetwork] = []
     for start in range(0, len(runs), CHUNK):

@@ -87,6 +87,7 @@ def steps(config: StudyConfig) -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
+    """Let geoact use one thread inside, and what it used before afterwards."""
     before: Any = geoact.info()["threads"]
     geoact.set_num_threads(1)
     try:

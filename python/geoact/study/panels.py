@@ -33,6 +33,7 @@ def draw_panels(
     x_label: str,
     x_ticks: Sequence[float],
 ) -> None:
+    """Draw every panel's curves and name them."""
     grid = figure.subplots(2, 2).ravel()
     for axes, panel in zip(grid, panels, strict=True):
         _draw_lines(axes, curves[panel.quantity], theme, panel.logarithmic, x_ticks)

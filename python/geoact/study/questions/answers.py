@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -78,7 +78,8 @@ def situations(rows: Rows, sizes: Sizes) -> dict[str, dict[str, dict[tuple[objec
 
 
 def _preservation(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
-    evidence, sentences = [], []
+    evidence: list[Row] = []
+    sentences = []
     for name, cells in situations(rows, sizes).items():
         difference = _difference(cells, "sigmoid", "relu")
         ahead = rules.winner(difference, rules.RANK_MARGIN, "sigmoid", "relu")
@@ -113,14 +114,14 @@ def _preservation(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
 def _prediction(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
     runs = [(row, run) for row in rows["trained"] for run in row["runs"]]
     clusters = [(r["activation"], r["data"], r["depth"], r["width"], r["method"]) for r, _ in runs]
-    strata = {
+    strata: dict[str, Sequence[Hashable]] = {
         "within equal data, depth, width and method": [cluster[1:] for cluster in clusters],
         "within equal depth": [(cluster[2],) for cluster in clusters],
         "over all runs": [()] * len(clusters),
         "between the seeds of one activation and setting": clusters,
     }
     kept = [run["spearman"] for _, run in runs]
-    evidence = []
+    evidence: list[Row] = []
     for target, (how, parts) in product(("accuracy", "robustness"), strata.items()):
         found = rank_correlation(kept, [run[target] for _, run in runs], clusters, parts)
         outcome = rules.prediction(found)
@@ -140,10 +141,10 @@ def _prediction(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
     sentences = [f"{row['target']}: {_of(row['correlation'])}, so preservation {row['outcome']}" for row in main]
     every = [row for row in evidence if row["over"] == "over all runs"]
     text = (
-        f"Over {len(runs)} trained networks, within strata of equal data, depth, width and method, what a network keeps "
-        f"of the order of distances correlates with {'; with '.join(sentences)}. Over all runs at once the two "
-        f"correlations are {_of(every[0]['correlation'])} and {_of(every[1]['correlation'])}: what remains there beyond "
-        f"the first two is depth and data acting on both. A correlation counts as prediction from {STRONG:g} on."
+        f"Over {len(runs)} trained networks, within strata of equal data, depth, width and method, what a network "
+        f"keeps of the order of distances correlates with {'; with '.join(sentences)}. Over all runs at once the two "
+        f"correlations are {_of(every[0]['correlation'])} and {_of(every[1]['correlation'])}: what remains there "
+        f"beyond the first two is depth and data acting on both. A correlation counts as prediction from {STRONG:g} on."
     )
     return "; ".join(f"{row['target']}: {row['outcome']}" for row in main), text, evidence
 

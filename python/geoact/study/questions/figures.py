@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -33,15 +32,16 @@ PANELS = (
 
 def question_figures(result: Questions) -> list[FigureSpec]:
     """List the figures of the groups that have rows."""
-    rows, figures = result.rows, []
+    rows = result.rows
+    figures: list[FigureSpec] = []
     if rows["crossing"]:
         figures.append(
             FigureSpec(
                 "q-crossing",
                 partial(_draw_crossing, rows["crossing"][0]),
                 3.0,
-                f"Linear share R² on Gaussian input by its standard deviation. Sigmoid keeps more of the shape than ReLU "
-                f"up to {rows['crossing'][0]['crossing']:.2f} (line), less beyond.",
+                f"Linear share R² on Gaussian input by its standard deviation. Sigmoid keeps more of the shape than "
+                f"ReLU up to {rows['crossing'][0]['crossing']:.2f} (line), less beyond.",
             )
         )
     if rows["initial"]:
@@ -94,8 +94,8 @@ def question_figures(result: Questions) -> list[FigureSpec]:
                 partial(draw_rates, result),
                 0.8 + 0.27 * len(result.sizes.activations),
                 f"Validation accuracy over the learning rates, {max(result.sizes.trained_depths)} layers, "
-                f"{result.sizes.methods[0][0]}: from the worst rate to the best (bar), every rate (tick), the rate that "
-                "was chosen (symbol).",
+                f"{result.sizes.methods[0][0]}: from the worst rate to the best (bar), every rate (tick), the rate "
+                "that was chosen (symbol).",
             )
         )
     if rows["paired"]:
@@ -115,8 +115,8 @@ def question_figures(result: Questions) -> list[FigureSpec]:
                 partial(draw_ladder, result),
                 3.4,
                 f"Two spirals, {result.sizes.ladder_epochs} epochs. Left: training accuracy by depth, mean over "
-                f"{result.sizes.seeds} seeds; dashed: what counts as trained. Right: the largest depth that trains, seed "
-                "by seed.",
+                f"{result.sizes.seeds} seeds; dashed: what counts as trained. Right: the largest depth that trains, "
+                "seed by seed.",
             )
         )
     if rows["inference"]:
@@ -233,5 +233,5 @@ def _draw_tiers(rows: Sequence[Row], figure: Figure, theme: Theme) -> None:
     axes.grid(visible=False, axis="y")
 
 
-def _number(value: Any) -> float:
+def _number(value: float | None) -> float:
     return float("nan") if value is None else float(value)

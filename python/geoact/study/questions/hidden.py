@@ -31,7 +31,7 @@ MOMENTUM = 0.1
 class Hidden(Protocol):
     """One hidden layer of ``nets`` networks; arrays are (nets, rows, width)."""
 
-    def forward(self, z: Array, bias: Array, training: bool, stats: Any = None) -> Array:
+    def forward(self, z: Array, bias: Array, training: bool, stats: geoact.GeometryStats | None = None) -> Array:
         """Return the output; ``stats`` measures the activation, of a single network."""
 
     def backward(self, dy: Array) -> tuple[Array, Array]:
@@ -54,13 +54,13 @@ class Plain:
         self._choice = choice
         self._activation: Any = geoact.get(choice.name)
 
-    def forward(self, z: Array, bias: Array, training: bool, stats: Any = None) -> Array:
+    def forward(self, z: Array, bias: Array, training: bool, stats: geoact.GeometryStats | None = None) -> Array:
         """Add the bias and apply the activation."""
         z += bias
         self._z = z
-        measured = {} if stats is None else {"stats": stats}
-        self._y: Array = self._activation(z, **self._choice.options, **measured)
-        return self._y
+        y: Array = self._activation(z, **self._choice.options, stats=stats)
+        self._y = y
+        return y
 
     def backward(self, dy: Array) -> tuple[Array, Array]:
         """Multiply by the slope."""
@@ -81,7 +81,7 @@ class BatchNormRelu:
     def __init__(self) -> None:
         self._running: tuple[Array, Array] | None = None
 
-    def forward(self, z: Array, bias: Array, training: bool, stats: Any = None) -> Array:
+    def forward(self, z: Array, bias: Array, training: bool, stats: geoact.GeometryStats | None = None) -> Array:
         """Normalise in float32 at least, shift, rectify. The first batch starts the running statistics."""
         wide = z.astype(np.promote_types(np.float32, z.dtype) if z.dtype.itemsize > 2 else np.float32, copy=False)
         if training or self._running is None:
@@ -99,9 +99,9 @@ class BatchNormRelu:
         self._inverse = 1 / np.sqrt(variance + EPSILON)
         self._normal = (wide - mean) * self._inverse
         shifted = (self._normal + bias.astype(wide.dtype, copy=False)).astype(z.dtype, copy=False)
-        measured = {} if stats is None else {"stats": stats}
-        self._y: Array = geoact.relu(shifted, **measured)
-        return self._y
+        y: Array = geoact.relu(shifted, stats=stats)
+        self._y = y
+        return y
 
     def backward(self, dy: Array) -> tuple[Array, Array]:
         """Go back through ReLU and through the batch statistics."""
@@ -127,7 +127,7 @@ class ScaledLeaky:
         self._gal = gal
         self.scale = float(gal.scale)
 
-    def forward(self, z: Array, bias: Array, training: bool, stats: Any = None) -> Array:
+    def forward(self, z: Array, bias: Array, training: bool, stats: geoact.GeometryStats | None = None) -> Array:
         """Add the bias, rectify, centre and scale."""
         z += bias
         self._z = z
@@ -159,7 +159,7 @@ class GeometryAdaptive:
         """Factor of network 0; 1 before it has measured anything."""
         return 1.0 if self._gals[0] is None else self._gals[0].scale
 
-    def forward(self, z: Array, bias: Array, training: bool, stats: Any = None) -> Array:
+    def forward(self, z: Array, bias: Array, training: bool, stats: geoact.GeometryStats | None = None) -> Array:
         """Apply what the last pass found and, in training, measure for the next one."""
         z += bias
         flat = z.reshape(len(z), -1)
@@ -172,15 +172,16 @@ class GeometryAdaptive:
         if len(z) == 1 and not (training and stats is None):
             return _scaled_leaky(z, adaptive.Gal(*used[0]), stats)
         self._slopes, self._scales, shifts = (column.astype(z.dtype) for column in used.T)
-        measured = geoact.GeometryStats(per="channel", channel_axis=0) if training else None
-        y: Array = geoact.prelu(flat, self._slopes, channel_axis=0, stats=measured)
+        if training:
+            measured = geoact.GeometryStats(per="channel", channel_axis=0)
+        y: Array = geoact.prelu(flat, self._slopes, channel_axis=0, stats=measured if training else None)
         y -= shifts[:, None]
         y *= self._scales[:, None]
         if training:
             self._solve(measured)
         return y.reshape(z.shape)
 
-    def _solve(self, stats: Any) -> None:
+    def _solve(self, stats: geoact.GeometryStats) -> None:
         names = ("mean_pos_x", "mean_neg_x", "mean_sq_pos_x", "mean_sq_neg_x", "nonfinite_x")
         columns = [np.asarray(getattr(stats, name)).tolist() for name in names]
         for net, (mean_pos, mean_neg, sq_pos, sq_neg, nonfinite) in enumerate(zip(*columns, strict=True)):
@@ -208,9 +209,8 @@ class GeometryAdaptive:
         return alone
 
 
-def _scaled_leaky(x: Array, gal: adaptive.Gal, stats: Any = None) -> Array:
-    measured = {} if stats is None else {"stats": stats}
-    y: Array = geoact.leaky_relu(x, negative_slope=float(gal.slope), **measured)
+def _scaled_leaky(x: Array, gal: adaptive.Gal, stats: geoact.GeometryStats | None = None) -> Array:
+    y: Array = geoact.leaky_relu(x, negative_slope=float(gal.slope), stats=stats)
     y -= y.dtype.type(gal.shift)
     y *= y.dtype.type(gal.scale)
     return y

@@ -39,8 +39,8 @@ QUESTIONS = (
         "Rank correlation of pair distances, network input to layer; sigmoid minus ReLU in every cell (data and depth, "
         "mean over seeds; trained: also width and method), in each of the situations: initialisation in each type, "
         f"trained, trained and rounded. A situation is decided when the interval over cells excludes 0 and the mean "
-        f"exceeds {RANK_MARGIN:g}. All decided for one: that one everywhere. Both win somewhere, or some are open while "
-        "others are decided: it depends. None decided: undecided. Whom the best activation of a situation ties with is "
+        f"exceeds {RANK_MARGIN:g}. All decided for one: that one everywhere. Both win somewhere, or some are open "
+        "while others are decided: it depends. None decided: undecided. Whom the best activation of a situation ties with is "
         "found in the same way.",
     ),
     Question(
@@ -50,17 +50,17 @@ QUESTIONS = (
         ("predicts", "predicts weakly", "does not predict", "predicts the opposite"),
         "Rank correlation of the preserved distance order (last hidden layer) with accuracy, and with the share of it "
         "left under noise, over all trained runs, within strata of equal data, depth, width and method; the interval "
-        "resamples whole settings (an activation in a stratum). It includes 0: does not predict. Negative: the opposite. "
-        f"Positive: predicts from {STRONG:g} on, weakly below. Verdicts for accuracy and for robustness are separate.",
+        "resamples whole settings (an activation in a stratum). It includes 0: does not predict. Negative: the "
+        f"opposite. Positive: predicts from {STRONG:g} on, weakly below. Accuracy and robustness have a verdict each.",
     ),
     Question(
         3,
         "cost",
         "Does ReLU cost less at inference than sigmoid: in time, and in bits?",
         ("costs less", "costs the same", "costs more", "it depends"),
-        "Time of ReLU over that of sigmoid, taking turns, median of ratios within rounds, for each type and size, alone "
-        f"and in a whole network: less (more) when the interval lies below (above) 1 by more than {TIME_MARGIN:.0%}. "
-        "One answer in all cases, or it depends. Bits are reported beside it: effective bits in bfloat16 of the first "
+        "Time of ReLU over that of sigmoid, taking turns, median of ratios within rounds, for each type and size, "
+        f"alone and in a whole network: less (more) when the interval lies below (above) 1 by more than "
+        f"{TIME_MARGIN:.0%}. One answer in all cases, or it depends. Bits are reported beside it: effective bits in bfloat16 of the first "
         "layer at initialisation, decided when the interval over cells of the difference excludes 0.",
     ),
     Question(
@@ -68,11 +68,11 @@ QUESTIONS = (
         "dead units",
         "Do dead units cause ReLU's losses?",
         ("cause", "contribute", "do not cause"),
-        "Two tests. Association: over ReLU runs at all rates, the share of dead units and accuracy correlate negatively "
-        "within strata of equal data and depth (interval over data, depth and rate below 0). Intervention: leaky ReLU "
-        "with a slope of .01 from the same weights, in the same batches and at the rate that suits ReLU scores higher, "
-        "paired by seed (interval over data and depth above 0). Both: cause. The intervention alone, or the association "
-        "together with a gain over all rates: contribute. Else: do not cause.",
+        "Two tests. Association: over ReLU runs at all rates, the share of dead units and accuracy correlate "
+        "negatively within strata of equal data and depth (interval over data, depth and rate below 0). Intervention: "
+        "leaky ReLU with a slope of .01 from the same weights, in the same batches and at the rate that suits ReLU scores higher, "
+        "paired by seed (interval over data and depth above 0). Both: cause. The intervention alone, or the "
+        "association together with a gain over all rates: contribute. Else: do not cause.",
     ),
     Question(
         5,

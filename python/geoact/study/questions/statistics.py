@@ -80,7 +80,7 @@ def _tails() -> list[float]:
 
 
 def _centred_ranks(values: Array) -> Array:
-    return (rankdata(values) - (len(values) + 1) / 2) / len(values)
+    return np.asarray((rankdata(values) - (len(values) + 1) / 2) / len(values))
 
 
 def _sums(x: Array, y: Array) -> list[float]:
@@ -90,4 +90,5 @@ def _sums(x: Array, y: Array) -> list[float]:
 def _from_sums(sums: Array) -> Array:
     n, x, y, xx, yy, xy = sums.T
     scale = np.sqrt(np.maximum(xx - x * x / n, 0) * np.maximum(yy - y * y / n, 0))
-    return np.divide(xy - x * y / n, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+    quotient: Array = np.divide(xy - x * y / n, scale, out=np.full_like(scale, np.nan), where=scale > 0)
+    return quotient

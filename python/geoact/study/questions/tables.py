@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from geoact.study.plotting import shown
+from geoact.study.questions.geometry import QUANTITIES
 from geoact.study.questions.report import Questions
 from geoact.study.questions.rows import Row
 from geoact.study.report_table import Table
@@ -19,7 +20,7 @@ def question_tables(result: Questions) -> dict[str, Table]:
              "|dx|²/|dy|²", "dead"],
             [
                 [row["data"], shown(row["activation"]), row["init"], str(row["width"]), row["dtype"], str(row["depth"]),
-                 *(_between(row[q]) for q in ("distance", "linear_share", "spearman", "effective_bits", "gradient", "dead"))]
+                 *(_between(row[quantity]) for quantity in QUANTITIES)]
                 for row in rows["initial"]
                 if row["depth"] in (1, 16, 64)
             ],
@@ -57,7 +58,8 @@ def question_tables(result: Questions) -> dict[str, Table]:
         tables["q-tiers"] = Table(
             ["activation", "tier", "dtype", "time with / without", "file"],
             [
-                [shown(r["activation"]), r["tier"], r["dtype"], f"{r['median']:.2f} [{r['q1']:.2f}, {r['q3']:.2f}]", r["file"]]
+                [shown(r["activation"]), r["tier"], r["dtype"], f"{r['median']:.2f} [{r['q1']:.2f}, {r['q3']:.2f}]",
+                 r["file"]]
                 for r in result.tiers
             ],
             "Stored measurements of what each tier of statistics costs: median [quartiles].",

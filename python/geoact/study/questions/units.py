@@ -25,8 +25,9 @@ UNITS: dict[type[Spec], Callable[[Any], dict[str, Any]]] = {
 
 
 def run_unit(spec: Spec) -> dict[str, Any]:
-    """Return {"result": ...}, or {"error": traceback} where the unit failed; both with the spec and the
-    seconds of processor time.
+    """Return {"result": ...}, or {"error": traceback} where the unit failed.
+
+    Both with the spec and the seconds of processor time.
     """
     start = process_time()
     record: dict[str, Any] = {"spec": spec.to_json()}

@@ -38,10 +38,10 @@ QUESTIONS = (
         ("sigmoid everywhere", "ReLU everywhere", "it depends", "undecided"),
         "Rank correlation of pair distances, network input to layer; sigmoid minus ReLU in every cell (data and depth, "
         "mean over seeds; trained: also width and method), in each of the situations: initialisation in each type, "
-        f"trained, trained and rounded. A situation is decided when the interval over cells excludes 0 and the mean "
-        f"exceeds {RANK_MARGIN:g}. All decided for one: that one everywhere. Both win somewhere, or some are open "
-        "while others are decided: it depends. None decided: undecided. Whom the best activation of a situation ties with is "
-        "found in the same way.",
+        "trained, trained and rounded. A situation is decided when the interval over cells excludes 0 and the mean "
+        f"exceeds {RANK_MARGIN:g}. All decided for one: that one everywhere. Both win somewhere, or some are decided and "
+        "others open: it depends. None decided: undecided. Whom the best activation of a situation ties with is found "
+        "in the same way.",
     ),
     Question(
         2,
@@ -59,9 +59,10 @@ QUESTIONS = (
         "Does ReLU cost less at inference than sigmoid: in time, and in bits?",
         ("costs less", "costs the same", "costs more", "it depends"),
         "Time of ReLU over that of sigmoid, taking turns, median of ratios within rounds, for each type and size, "
-        f"alone and in a whole network: less (more) when the interval lies below (above) 1 by more than "
-        f"{TIME_MARGIN:.0%}. One answer in all cases, or it depends. Bits are reported beside it: effective bits in bfloat16 of the first "
-        "layer at initialisation, decided when the interval over cells of the difference excludes 0.",
+        "alone and in a whole network: less (more) when the interval lies below (above) 1 by more than "
+        f"{TIME_MARGIN:.0%}. One answer in all cases, or it depends. Bits are reported beside it: effective bits in "
+        "bfloat16 of the first layer at initialisation, decided when the interval over cells of the difference "
+        "excludes 0.",
     ),
     Question(
         4,
@@ -70,9 +71,9 @@ QUESTIONS = (
         ("cause", "contribute", "do not cause"),
         "Two tests. Association: over ReLU runs at all rates, the share of dead units and accuracy correlate "
         "negatively within strata of equal data and depth (interval over data, depth and rate below 0). Intervention: "
-        "leaky ReLU with a slope of .01 from the same weights, in the same batches and at the rate that suits ReLU scores higher, "
-        "paired by seed (interval over data and depth above 0). Both: cause. The intervention alone, or the "
-        "association together with a gain over all rates: contribute. Else: do not cause.",
+        "leaky ReLU with a slope of .01 from the same weights, in the same batches and at the rate that suits ReLU "
+        "scores higher, paired by seed (interval over data and depth above 0). Both: cause. The intervention alone, or "
+        "the association together with a gain over all rates: contribute. Else: do not cause.",
     ),
     Question(
         5,
@@ -81,8 +82,8 @@ QUESTIONS = (
         "deeper than TAT?",
         ("deeper", "as deep", "less deep"),
         "Two spirals: the largest depth of the ladder at which training accuracy reaches 95 % in the fixed budget, for "
-        "each seed (0 where none does), in doublings, paired by seed. Deeper (less deep) when the interval of the mean "
-        "difference lies above (below) 0. Where both reach the top of the ladder nothing can be told apart.",
+        "each seed (0 doublings where none does), in doublings, paired by seed. Deeper (less deep) when the interval of "
+        "the mean difference lies above (below) 0. Where both reach the top of the ladder nothing can be told apart.",
     ),
 )
 

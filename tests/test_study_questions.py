@@ -387,6 +387,7 @@ def test_rule_of_cost():
     assert rules.cost([at(0.98, 0.005)]) == "costs the same"  # certain, within the margin
     assert rules.cost([at(2.0)]) == "costs more"
     assert rules.cost([at(0.5), at(1.0)]) == "it depends"
+    assert rules.cost([at(1.0)]) == "undecided"  # not known to within the margin
 
 
 def test_rule_of_dead_units():

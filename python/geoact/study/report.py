@@ -46,7 +46,7 @@ def render_report(results: StudyResults, pictures: Sequence[Picture]) -> str:
         machine=results.machine,
         claims=CLAIMS,
         rules={question.number: question for question in QUESTIONS},
-        conclusion=conclusion(results.findings),
+        conclusion=conclusion(results.findings) if results.findings else [],
         pictures={picture.name: picture for picture in pictures},
         tables=_tables(results),
         cost=_cost(results.overhead),

@@ -133,7 +133,7 @@ def summary(results: StudyResults, out: Path) -> dict[str, Any]:
     if results.replica:
         told["replica"] = {"matched": results.replica.matched, "of": len(results.replica.checks)}
     told["seconds"] = {name: round(seconds, 1) for name, seconds in results.seconds.items()}
-    told["conclusion"] = conclusion(results.findings)
+    told["conclusion"] = conclusion(results.findings) if results.findings else []
     if results.questions:
         told["answers"] = {answer.short: answer.outcome for answer in results.questions.answers}
         told["failed_units"] = [failure["spec"] for failure in results.questions.failures]

@@ -17,6 +17,7 @@ from geoact.study.questions.sizes import Sizes
 from geoact.study.questions.statistics import Interval, mean_interval, rank_correlation
 from geoact.study.wording import coefficient, listed, number
 
+NARROW = ("bfloat16", "float16")
 Rows = dict[str, list[Row]]
 
 
@@ -72,7 +73,7 @@ def situations(rows: Rows, sizes: Sizes) -> dict[str, dict[str, dict[tuple[objec
     }
     keys = ("data", "depth", "width", "method")
     found["trained, float32"] = _cells(rows["trained"], keys, "spearman")
-    for dtype in ("bfloat16", "float16"):
+    for dtype in NARROW:
         found[f"trained, rounded to {dtype}"] = _cells(rows["trained"], keys, f"spearman_{dtype}")
     return {name: cells for name, cells in found.items() if cells}
 
@@ -157,11 +158,12 @@ def _cost(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
          "outcome": rules.cost([ratio])}
         for r, ratio in zip(timed, ratios, strict=True)
     ]  # fmt: skip
-    first = [r for r in rows["initial"] if (r["depth"], r["dtype"]) == (min(sizes.initial_depths), "bfloat16")]
-    bits = _cells(first, ("data",), "effective_bits")
+    first = [r for r in rows["initial"] if r["depth"] == min(sizes.initial_depths) and r["dtype"] in NARROW]
+    bits = _cells(first, ("data", "dtype"), "effective_bits")
     difference = _difference(bits, "relu", "sigmoid")
     more = rules.winner(difference, 0.0, "relu", "sigmoid")
-    evidence.append({"where": "bits", "dtype": "bfloat16", "relu_minus_sigmoid": interval(difference), "ahead": more})
+    in_bits = {"relu_minus_sigmoid": interval(difference), "ahead": more}
+    evidence.append({"where": "bits", "dtype": ", ".join(NARROW), **in_bits})
     parts = {
         where: [ratio.value for row, ratio in zip(timed, ratios, strict=True) if row["where"] == where]
         for where in ("alone", "network")
@@ -169,8 +171,8 @@ def _cost(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
     kept = "neither keeps more" if more == "neither" else f"{shown(more)} keeps more"
     text = (
         f"ReLU takes {_range(parts['alone'])} of the time of sigmoid alone and {_range(parts['network'])} in a whole "
-        f"network, over types and sizes. In bfloat16 the first layer of ReLU keeps {number(abs(difference.value), 1)} "
-        f"effective bits {'more' if difference.value > 0 else 'fewer'} than that of sigmoid "
+        f"network, over types and sizes. In the 16-bit types the first layer of ReLU keeps "
+        f"{number(abs(difference.value), 1)} effective bits {'more' if difference.value > 0 else 'fewer'} than that of sigmoid "
         f"[{number(difference.low, 1)}, {number(difference.high, 1)}]: {kept}."
     )
     return f"time: {rules.cost(ratios)}; bits: {kept}", text, evidence
@@ -185,8 +187,8 @@ def _dead_units(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
         [(row["data"], row["depth"], row["rate"]) for row, _ in runs],
         [(row["data"], row["depth"]) for row, _ in runs],
     )
-    chosen = mean_interval([row["difference"]["value"] for row in cells if row["chosen"]])
-    every = mean_interval([row["difference"]["value"] for row in cells])
+    chosen = mean_interval([run["leaky"] - run["relu"] for row, run in runs if row["chosen"]])
+    every = mean_interval([run["leaky"] - run["relu"] for _, run in runs])
     evidence: list[Row] = [
         {"test": "association of dead units and accuracy", "interval": interval(association)},
         {"test": "leaky ReLU minus ReLU at the rate that suits ReLU", "interval": interval(chosen)},

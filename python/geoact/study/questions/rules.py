@@ -39,8 +39,8 @@ QUESTIONS = (
         "Rank correlation of pair distances, network input to layer; sigmoid minus ReLU in every cell (data and depth, "
         "mean over seeds; trained: also width and method), in each of the situations: initialisation in each type, "
         "trained, trained and rounded. A situation is decided when the interval over cells excludes 0 and the mean "
-        f"exceeds {RANK_MARGIN:g}. All decided for one: that one everywhere. Both win somewhere, or some are decided and "
-        "others open: it depends. None decided: undecided. Whom the best activation of a situation ties with is found "
+        f"exceeds {RANK_MARGIN:g}. All decided for one: that one everywhere. Both win somewhere, or some are decided "
+        "and others open: it depends. None decided: undecided. Whom the best activation of a situation ties with is found "
         "in the same way.",
     ),
     Question(
@@ -57,12 +57,12 @@ QUESTIONS = (
         3,
         "cost",
         "Does ReLU cost less at inference than sigmoid: in time, and in bits?",
-        ("costs less", "costs the same", "costs more", "it depends"),
+        ("costs less", "costs the same", "costs more", "it depends", "undecided"),
         "Time of ReLU over that of sigmoid, taking turns, median of ratios within rounds, for each type and size, "
         "alone and in a whole network: less (more) when the interval lies below (above) 1 by more than "
-        f"{TIME_MARGIN:.0%}. One answer in all cases, or it depends. Bits are reported beside it: effective bits in "
-        "bfloat16 of the first layer at initialisation, decided when the interval over cells of the difference "
-        "excludes 0.",
+        f"{TIME_MARGIN:.0%}, the same when it lies within, else undecided. One answer in all cases, or it depends. "
+        "Bits are reported beside it: effective bits of the first layer at initialisation in the 16-bit types, decided when "
+        "the interval over cells (data and type) of the difference excludes 0.",
     ),
     Question(
         4,
@@ -72,8 +72,8 @@ QUESTIONS = (
         "Two tests. Association: over ReLU runs at all rates, the share of dead units and accuracy correlate "
         "negatively within strata of equal data and depth (interval over data, depth and rate below 0). Intervention: "
         "leaky ReLU with a slope of .01 from the same weights, in the same batches and at the rate that suits ReLU "
-        "scores higher, paired by seed (interval over data and depth above 0). Both: cause. The intervention alone, or "
-        "the association together with a gain over all rates: contribute. Else: do not cause.",
+        "scores higher (interval over all pairs of equal data, depth and seed above 0). Both: cause. The intervention "
+        "alone, or the association together with a gain over all rates: contribute. Else: do not cause.",
     ),
     Question(
         5,
@@ -82,8 +82,8 @@ QUESTIONS = (
         "deeper than TAT?",
         ("deeper", "as deep", "less deep"),
         "Two spirals: the largest depth of the ladder at which training accuracy reaches 95 % in the fixed budget, for "
-        "each seed (0 doublings where none does), in doublings, paired by seed. Deeper (less deep) when the interval of "
-        "the mean difference lies above (below) 0. Where both reach the top of the ladder nothing can be told apart.",
+        "each seed (0 doublings where none does), in doublings, paired by seed. Deeper (less deep) when the interval "
+        "of the mean difference lies above (below) 0. Where both reach the top of the ladder nothing can be told apart.",
     ),
 )
 
@@ -116,11 +116,16 @@ def prediction(correlation: Interval) -> str:
 
 def cost(ratios: Sequence[Interval]) -> str:
     """Question 3 from the ratios of time, ReLU to sigmoid."""
-    verdicts = {
-        "costs less" if r.high < 1 - TIME_MARGIN else "costs more" if r.low > 1 + TIME_MARGIN else "costs the same"
-        for r in ratios
-    }
+    verdicts = {_cost_of_one(ratio) for ratio in ratios}
     return verdicts.pop() if len(verdicts) == 1 else "it depends"
+
+
+def _cost_of_one(ratio: Interval) -> str:
+    if ratio.high < 1 - TIME_MARGIN:
+        return "costs less"
+    if ratio.low > 1 + TIME_MARGIN:
+        return "costs more"
+    return "costs the same" if ratio.low >= 1 - TIME_MARGIN and ratio.high <= 1 + TIME_MARGIN else "undecided"
 
 
 def dead_units(association: Interval, gain_at_chosen: Interval, gain_at_all: Interval) -> str:

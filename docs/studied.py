@@ -56,9 +56,7 @@ def rules() -> str:
     """Show the questions, their outcomes and rules."""
     from geoact.study.questions.rules import QUESTIONS
 
-    parts = [
-        f"**{q.number}. {q.asks}** {q.rule}\n\nMay come out: {'; '.join(q.outcomes)}.\n" for q in QUESTIONS
-    ]
+    parts = [f"**{q.number}. {q.asks}** {q.rule}\n\nMay come out: {'; '.join(q.outcomes)}.\n" for q in QUESTIONS]
     return "\n".join(parts)
 
 
@@ -69,7 +67,7 @@ def run(stored: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     failed = f" {len(found['failures'])} units failed." if found["failures"] else ""
     return (
-        f"Size \"{found['sizes']['name']}\": {found['units']} units, {found['seconds'] / 60:.0f} minutes of processor "
+        f'Size "{found["sizes"]["name"]}": {found["units"]} units, {found["seconds"] / 60:.0f} minutes of processor '
         f"time; code {found['code']}.{failed} Measured on {machine['processor']}, {machine['cores']} cores, Python "
         f"{machine['python']}, {packages}, {machine['measured_at']}.\n"
     )
@@ -84,8 +82,10 @@ def answers(stored: dict[str, Any]) -> str:
 def _text(number: int) -> Callable[[], str]:
     def text(stored: dict[str, Any]) -> str:
         found = [a for a in stored["questions"]["answers"] if a["number"] == number]
-        return f"**{found[0]['outcome'][0].upper()}{found[0]['outcome'][1:]}.** {found[0]['text']}\n" if found else (
-            "Not answered: units of this question failed.\n"
+        return (
+            f"**{found[0]['outcome'][0].upper()}{found[0]['outcome'][1:]}.** {found[0]['text']}\n"
+            if found
+            else ("Not answered: units of this question failed.\n")
         )
 
     text.__name__ = f"answer_{number}"
@@ -122,8 +122,10 @@ def axes(stored: dict[str, Any]) -> str:
         head = [f"{data}, layer {depth}", "scale: distance² kept", "shape: rank correlation", "resolution: bits",
                 "gradient: ‖dx‖²/‖dy‖²"]  # fmt: skip
         parts.append(table(head, lines))
-    return "\n".join(parts) + f"\nMean over {sizes['initial_seeds']} seeds [95 % interval], width " + (
-        f"{sizes['initial_width']}, float32.\n"
+    return (
+        "\n".join(parts)
+        + f"\nMean over {sizes['initial_seeds']} seeds [95 % interval], width "
+        + (f"{sizes['initial_width']}, float32.\n")
     )
 
 

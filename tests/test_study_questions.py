@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
 from dataclasses import replace
@@ -171,7 +172,10 @@ def test_initial_units_measure_every_type(name, dtype):
         assert all(len(values) == 2 for values in layer.values())
         assert all(0 < value <= 1 for value in layer["spearman"])
         assert all(0 <= value <= 1 for value in layer["dead"])
-        assert all(0 < bits < {"float64": 54, "float32": 25, "bfloat16": 9, "float16": 12}[dtype] for bits in layer["effective_bits"])
+        assert all(
+            0 < bits < {"float64": 54, "float32": 25, "bfloat16": 9, "float16": 12}[dtype]
+            for bits in layer["effective_bits"]
+        )
     if name == "gal":  # keeps the variance by construction
         assert found["1"]["distance"][0] == pytest.approx(1, rel=0.5)
 
@@ -442,7 +446,7 @@ def test_small_run_answers_every_question(tiny_run):
 
 
 def test_report_of_a_small_run_shows_answers_rules_and_figures(tiny_run):
-    results, out = tiny_run
+    _, out = tiny_run
     page = (out / "report.html").read_text(encoding="utf-8")
     for question in rules.QUESTIONS:
         assert f'id="question-{question.number}"' in page
@@ -491,3 +495,39 @@ def test_inference_times_take_turns():
     assert all(seconds > 0 for part in found.values() for times in part.values() for seconds in times)
     assert dtype_of("bfloat16").itemsize == 2
     assert geoact.get("relu").name == "relu"
+
+
+# --- documentation ---
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.fixture
+def studied(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import studied
+
+    return studied
+
+
+def test_no_number_of_the_geometry_page_is_stale_or_typed(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    import generate
+
+    page = (DOCS / "geometry.md").read_text(encoding="utf-8")
+    assert generate.regenerated(page, DOCS / "geometry.md") == page, "run python docs/generate.py"
+    prose = generate.BLOCK.sub("", page)
+    for allowed in ("R²", "‖dx‖²/‖dy‖²", "around 0", "down to 0"):
+        prose = prose.replace(allowed, "")
+    assert not re.findall(r"\d", prose)
+
+
+def test_every_part_of_the_page_can_be_made_from_a_run(tiny_run, studied, monkeypatch):
+    monkeypatch.setattr(studied, "STORED", tiny_run[1] / "results.json")
+    for name, block in studied.BLOCKS.items():
+        text = block()
+        assert text.endswith("\n"), name
+        assert "Not measured" not in text
+        assert "nan" not in text.lower().split()
+    monkeypatch.setattr(studied, "STORED", tiny_run[1] / "missing.json")
+    assert "geoact study --full --out docs/study" in studied.answers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -33,4 +34,14 @@ class StudyResults:
 
     def to_json(self) -> str:
         """Serialise in full precision (reads back as the same float64); NaN and infinity are null."""
-        return json.dumps(finite(asdict(self)), indent=1, allow_nan=False) + "\n"
+        whole: Any = finite(asdict(self))
+        if not whole["questions"]:
+            return json.dumps(whole, indent=1, allow_nan=False) + "\n"
+        # Thousands of rows, each on a line of its own: readable, and a fifth of the size.
+        lines: list[str] = []
+        for group, rows in whole["questions"]["rows"].items():
+            start = len(lines)
+            lines += [json.dumps(row, allow_nan=False) for row in rows]
+            whole["questions"]["rows"][group] = [f"row {index}" for index in range(start, len(lines))]
+        text = json.dumps(whole, indent=1, allow_nan=False)
+        return re.sub(r'"row (\d+)"', lambda match: lines[int(match[1])], text) + "\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -63,9 +64,14 @@ def _here(specs: Sequence[Spec], jobs: int) -> Iterator[tuple[Spec, dict[str, An
         yield spec, _single_threaded(spec)
 
 
+def _end_quietly() -> None:
+    # Ctrl-C reaches every process of a terminal: the parent says what happened.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def _processes(specs: Sequence[Spec], jobs: int) -> Iterator[tuple[Spec, dict[str, Any]]]:
     # Forking a process that has threads may deadlock.
-    pool = ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_end_quietly)
     try:
         futures = {pool.submit(_single_threaded, spec): spec for spec in specs}
         for future in as_completed(futures):

@@ -15,7 +15,11 @@ Results = dict[Spec, dict[str, Any]]
 
 def interval(value: Interval) -> Row:
     """Round an interval to what it can say; full precision is in the units."""
-    return {key: float(f"{item:.6g}") if isinstance(item, float) else item for key, item in asdict(value).items()}
+    return {key: _short(item) for key, item in asdict(value).items()}
+
+
+def _short(item: float | None) -> float | None:
+    return float(f"{item:.6g}") if isinstance(item, float) else item
 
 
 def initial_rows(results: Results) -> list[Row]:
@@ -51,9 +55,9 @@ def trained_rows(results: Results) -> list[Row]:
             for name in ("accuracy", "spearman"):
                 row[f"{name}_{dtype}"] = interval(mean_interval([run["stored"][dtype][name] for run in runs]))
         row["runs"] = [
-            {"seed": run["seed"], **{name: run[name] for name in RUN_VALUES}}
-            | {name: run["last"][name] for name in ("spearman", "linear_share", "dead")}
-            | {f"spearman_{dtype}": values["spearman"] for dtype, values in run["stored"].items()}
+            {"seed": run["seed"], **{name: _short(run[name]) for name in RUN_VALUES}}
+            | {name: _short(run["last"][name]) for name in ("spearman", "linear_share", "dead")}
+            | {f"spearman_{dtype}": _short(values["spearman"]) for dtype, values in run["stored"].items()}
             for run in runs
         ]
         if "pairs" in result:

@@ -31,14 +31,14 @@ class Sizes:
 
     # Trained networks.
     trained_data: tuple[str, ...] = ("moons", "circles", "spirals", "digits")
-    trained_depths: tuple[int, ...] = (2, 4, 8, 16)
+    trained_depths: tuple[int, ...] = (2, 4, 8, 16, 32)
     trained_width: int = 32
     trained_widths: tuple[int, ...] = (8, 128)
     methods: tuple[tuple[str, tuple[float, ...]], ...] = (("Adam", ADAM_RATES), ("SGD", SGD_RATES))
     plane_epochs: int = 40
     digits_epochs: int = 12
     batch: int = 50
-    tune_seeds: int = 2
+    tune_seeds: int = 3
     seeds: int = 10
     pairs: int = 250
 

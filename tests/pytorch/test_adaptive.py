@@ -286,6 +286,19 @@ def test_numbers_follow_every_change_of_the_buffer():
         trained()(normal(40))
 
 
+@pytest.mark.parametrize("way", [copy.deepcopy, COPIES["pickle"], COPIES["torch.save"]])
+def test_a_copy_does_not_remember_what_was_read(way):
+    module = GAL(20)
+    for _ in range(4):
+        module.scalars.copy_(torch.tensor([0.5, 2.0, 1.0]))
+    _ = module.numbers
+    for writes in range(1, 6):  # after one of these the version of the copy's buffer is that of the original's
+        other = way(module)
+        for _ in range(writes):
+            other.scalars.copy_(torch.tensor([0.25, 3.0, 0.0]))
+        assert other.numbers == Gal(0.25, 3.0, 0.0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_a_cast_of_the_model_leaves_the_numbers_their_precision(dtype):
     module = trained()

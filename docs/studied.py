@@ -52,6 +52,10 @@ def _number(value: float | None, digits: int) -> str:
     return f"{value:.1e}" if value and abs(value) < 10**-digits else f"{value:.{digits}f}"
 
 
+def _paragraphs(text: str) -> str:
+    return text.replace("\n", "\n\n")
+
+
 def rules() -> str:
     """Show the questions, their outcomes and rules."""
     from geoact.study.questions.rules import QUESTIONS
@@ -83,7 +87,7 @@ def _text(number: int) -> Callable[[], str]:
     def text(stored: dict[str, Any]) -> str:
         found = [a for a in stored["questions"]["answers"] if a["number"] == number]
         return (
-            f"**{found[0]['outcome'][0].upper()}{found[0]['outcome'][1:]}.** {found[0]['text']}\n"
+            f"**{found[0]['outcome'][0].upper()}{found[0]['outcome'][1:]}.** {_paragraphs(found[0]['text'])}\n"
             if found
             else ("Not answered: units of this question failed.\n")
         )

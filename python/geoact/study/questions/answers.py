@@ -109,7 +109,7 @@ def _preservation(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
             f"difference {_signed(difference)}: {verdict}; the most is kept by {shown(best)} at "
             f"{coefficient(means[best])}{with_it}."
         )
-    return rules.preservation([row["ahead"] for row in evidence]), " ".join(sentences), evidence
+    return rules.preservation([row["ahead"] for row in evidence]), "\n".join(sentences), evidence
 
 
 def _prediction(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
@@ -172,8 +172,8 @@ def _cost(rows: Rows, sizes: Sizes) -> tuple[str, str, list[Row]]:
     text = (
         f"ReLU takes {_range(parts['alone'])} of the time of sigmoid alone and {_range(parts['network'])} in a whole "
         f"network, over types and sizes. In the 16-bit types the first layer of ReLU keeps "
-        f"{number(abs(difference.value), 1)} effective bits {'more' if difference.value > 0 else 'fewer'} than that of sigmoid "
-        f"[{number(difference.low, 1)}, {number(difference.high, 1)}]: {kept}."
+        f"{number(abs(difference.value), 1)} effective bits {'more' if difference.value > 0 else 'fewer'} than that of "
+        f"sigmoid [{number(difference.low, 1)}, {number(difference.high, 1)}]: {kept}."
     )
     return f"time: {rules.cost(ratios)}; bits: {kept}", text, evidence
 

@@ -25,7 +25,10 @@ KAPPA_OF_TAT = 2.6
 ETA = 0.9
 EPSILON = 1e-5
 """Added to the variance by BatchNorm, as in the paper and in torch."""
+MAX_SCALE = 10.0
+"""Largest factor of GAL, as in ``geoact.torch.GAL``."""
 MOMENTUM = 0.1
+"""Weight of the newest pass in the running statistics of BatchNorm and GAL."""
 
 
 class Hidden(Protocol):
@@ -144,15 +147,17 @@ class ScaledLeaky:
 
 
 class GeometryAdaptive:
-    """GAL: slope, scale and shift of each network follow the moments that its last training pass measured.
+    """GAL: slope, scale and shift of each network follow the running moments of its training passes up to the last.
 
-    The first pass measures itself, so that training starts from a network that keeps distances. To the kernel a network
-    is a channel: one call serves the whole stack, and measures each by itself.
+    Moments run as in ``geoact.torch.GAL``. The first pass measures itself, so that training starts from a network that
+    keeps distances. To the kernel a network is a channel: one call serves the whole stack, and measures each by itself.
     """
 
     def __init__(self, share: float, nets: int) -> None:
         self._share = share
         self._gals: list[adaptive.Gal | None] = [None] * nets
+        self._moments = np.zeros((nets, 4))
+        self._calls = 0
 
     @property
     def scale(self) -> float:
@@ -166,7 +171,7 @@ class GeometryAdaptive:
         if None in self._gals:
             measured = geoact.GeometryStats(per="channel", channel_axis=0)
             geoact.relu(flat, stats=measured)
-            self._solve(measured)
+            self._solve(measured, 1.0)
         used = np.array(self._gals, dtype=np.float64)
         self._flat, self._used = flat, used
         if len(z) == 1 and not (training and stats is None):
@@ -178,19 +183,23 @@ class GeometryAdaptive:
         y -= shifts[:, None]
         y *= self._scales[:, None]
         if training:
-            self._solve(measured)
+            self._calls += 1
+            self._solve(measured, max(MOMENTUM, 1 / self._calls))
         return y.reshape(z.shape)
 
-    def _solve(self, stats: geoact.GeometryStats) -> None:
-        names = ("mean_pos_x", "mean_neg_x", "mean_sq_pos_x", "mean_sq_neg_x", "nonfinite_x")
-        columns = [np.asarray(getattr(stats, name)).tolist() for name in names]
-        for net, (mean_pos, mean_neg, sq_pos, sq_neg, nonfinite) in enumerate(zip(*columns, strict=True)):
+    def _solve(self, stats: geoact.GeometryStats, weight: float) -> None:
+        """Take what one pass has measured into the moments, with a weight, and solve for the numbers of the next."""
+        names = ("mean_pos_x", "mean_neg_x", "mean_sq_pos_x", "mean_sq_neg_x")
+        new = np.stack([np.atleast_1d(getattr(stats, name)) for name in names], axis=1)
+        whole = np.isfinite(new).all(axis=1) & (np.atleast_1d(stats.nonfinite_x) == 0)
+        self._moments[whole] += weight * (new[whole] - self._moments[whole])
+        for net, (mean_pos, mean_neg, sq_pos, sq_neg) in enumerate(self._moments.tolist()):
             # A network that has diverged has no moments: it keeps what it had, or stays as its input is.
-            if nonfinite or not np.isfinite([sq_pos, sq_neg]).all():
-                self._gals[net] = self._gals[net] or adaptive.Gal(1.0, 1.0, 0.0)
-            else:
-                moments = adaptive.PartialMoments(mean_pos, min(mean_neg, 0.0), sq_pos, max(sq_neg, 0.0))
-                self._gals[net] = adaptive.gal(moments, self._share)
+            if whole[net]:
+                moments = adaptive.PartialMoments(max(mean_pos, 0.0), min(mean_neg, 0.0), sq_pos, max(sq_neg, 0.0))
+                self._gals[net] = adaptive.gal(moments, self._share, MAX_SCALE)
+            elif self._gals[net] is None:
+                self._gals[net] = adaptive.Gal(1.0, 1.0, 0.0)
 
     def backward(self, dy: Array) -> tuple[Array, Array]:
         """Multiply by slope and scale; the statistics carry no gradient."""

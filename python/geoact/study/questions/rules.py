@@ -40,8 +40,8 @@ QUESTIONS = (
         "mean over seeds; trained: also width and method), in each of the situations: initialisation in each type, "
         "trained, trained and rounded. A situation is decided when the interval over cells excludes 0 and the mean "
         f"exceeds {RANK_MARGIN:g}. All decided for one: that one everywhere. Both win somewhere, or some are decided "
-        "and others open: it depends. None decided: undecided. Whom the best activation of a situation ties with is found "
-        "in the same way.",
+        "and others open: it depends. None decided: undecided. Whom the best activation of a situation ties with is "
+        "found in the same way.",
     ),
     Question(
         2,
@@ -61,8 +61,8 @@ QUESTIONS = (
         "Time of ReLU over that of sigmoid, taking turns, median of ratios within rounds, for each type and size, "
         "alone and in a whole network: less (more) when the interval lies below (above) 1 by more than "
         f"{TIME_MARGIN:.0%}, the same when it lies within, else undecided. One answer in all cases, or it depends. "
-        "Bits are reported beside it: effective bits of the first layer at initialisation in the 16-bit types, decided when "
-        "the interval over cells (data and type) of the difference excludes 0.",
+        "Bits are reported beside it: effective bits of the first layer at initialisation in the 16-bit types, decided "
+        "when the interval over cells (data and type) of the difference excludes 0.",
     ),
     Question(
         4,
@@ -83,7 +83,7 @@ QUESTIONS = (
         ("deeper", "as deep", "less deep"),
         "Two spirals: the largest depth of the ladder at which training accuracy reaches 95 % in the fixed budget, for "
         "each seed (0 doublings where none does), in doublings, paired by seed. Deeper (less deep) when the interval "
-        "of the mean difference lies above (below) 0. Where both reach the top of the ladder nothing can be told apart.",
+        "of the mean difference lies above (below) 0. Where both reach the top of the ladder nothing can be said.",
     ),
 )
 

@@ -31,14 +31,14 @@ class Sizes:
 
     # Trained networks.
     trained_data: tuple[str, ...] = ("moons", "circles", "spirals", "digits")
-    trained_depths: tuple[int, ...] = (2, 4, 8, 16, 32)
+    trained_depths: tuple[int, ...] = (2, 4, 8, 16)
     trained_width: int = 32
     trained_widths: tuple[int, ...] = (8, 128)
     methods: tuple[tuple[str, tuple[float, ...]], ...] = (("Adam", ADAM_RATES), ("SGD", SGD_RATES))
-    plane_epochs: int = 40
-    digits_epochs: int = 12
+    plane_epochs: int = 30
+    digits_epochs: int = 10
     batch: int = 50
-    tune_seeds: int = 3
+    tune_seeds: int = 2
     seeds: int = 10
     pairs: int = 250
 
@@ -48,9 +48,9 @@ class Sizes:
 
     # The ladder, on spirals, with orthogonal weights.
     ladder: tuple[str, ...] = LADDER
-    ladder_depths: tuple[int, ...] = (8, 16, 32, 64, 128)
+    ladder_depths: tuple[int, ...] = (8, 16, 32, 64)
     ladder_rates: tuple[float, ...] = LADDER_RATES
-    ladder_epochs: int = 40
+    ladder_epochs: int = 30
     ladder_threshold: float = 0.95
 
     # Time: rows of ``inference_width`` values, one pair of arrays that a cache holds and one that none does.

@@ -54,7 +54,7 @@ $(VENV)/timm: $(VENV)/dev
 	touch $@
 
 demo: $(VENV)/demo
-	$(BIN)/geoact study --out geoact-study
+	$(BIN)/geoact study --quick --out geoact-study
 	@echo "open geoact-study/report.html"
 
 test: $(VENV)/dev $(VENV)/timm

@@ -4,7 +4,7 @@
 
 A table stands between ``<!-- generated: NAME -->`` and ``<!-- end -->`` in README.md or in docs/*.md; what is between
 the two is replaced. ``--check`` changes nothing and ends with 1 where a table is not what the code says. Tables of
-stored measurements are made in measured.py, beside this file.
+stored measurements are made in measured.py, those of the study in studied.py, beside this file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import geoact
 import measured
+import studied
 from geoact import _core, _derived
 from geoact._derived import Derived
 from geoact._files import write_atomic
@@ -119,6 +120,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "scalars": scalars,
     "rules": rules,
     **measured.BLOCKS,
+    **studied.BLOCKS,
 }
 
 

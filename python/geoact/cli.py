@@ -23,10 +23,12 @@ STUDY_MODULES = {
     "rich": "rich",
     "typer": "typer",
     "ml_dtypes": "ml_dtypes",
+    "threadpoolctl": "threadpoolctl",
 }
 """Importable name -> package of the ``study`` extra."""
 
 USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
 def main() -> None:
@@ -74,12 +76,19 @@ def build_app() -> "typer.Typer":
         seeds: Annotated[int, typer.Option(min=2, help="Seeds of the grids on two moons and digits.")] = 10,
         only: Annotated[
             list[str] | None,
-            typer.Option(help="Run only this section (repeatable): replica, learning-rates, axes, digits, overhead."),
+            typer.Option(
+                help="Run only this section (repeatable): replica, learning-rates, axes, digits, overhead, questions."
+            ),
         ] = None,
+        full: Annotated[
+            bool, typer.Option("--full/--quick", help="Size of the five questions: half an hour, or a minute.")
+        ] = False,
+        jobs: Annotated[int, typer.Option(min=0, help="Processes for the five questions. 0: one per core.")] = 0,
+        ray: Annotated[bool, typer.Option("--ray", help="Run the five questions as Ray tasks.")] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON on standard output.")] = False,
     ) -> None:
         """Run the study of activations and geometry, and write its report."""
-        code = run_study_command(out, seeds, only or [], as_json)
+        code = run_study_command(out, seeds, only or [], as_json, full, jobs, ray)
         if code:
             raise typer.Exit(code)
 
@@ -104,8 +113,10 @@ def show_info(as_json: bool) -> None:
     Console().print(table)
 
 
-def run_study_command(out: Path, seeds: int, only: list[str], as_json: bool) -> int:
-    """Run the study and print where the report is; returns the exit code."""
+def run_study_command(
+    out: Path, seeds: int, only: list[str], as_json: bool, full: bool = False, jobs: int = 0, ray: bool = False
+) -> int:
+    """Run the study and print where the report is; returns the exit code: 1 if a unit of the questions failed."""
     missing = missing_packages()
     if missing:
         print(missing_message(missing), file=sys.stderr)
@@ -113,22 +124,32 @@ def run_study_command(out: Path, seeds: int, only: list[str], as_json: bool) -> 
     from rich.console import Console
 
     from geoact.study.config import StudyConfig
-    from geoact.study.runner import run_study, summary
+    from geoact.study.machine import cores
+    from geoact.study.questions.sizes import FULL, QUICK
+    from geoact.study.runner import Execution, run_study, summary
 
     console = Console(stderr=True)
     try:
-        results = run_study(StudyConfig(seeds=seeds), out, only, console)
+        execution = Execution(jobs or cores(), ray)
+        results = run_study(StudyConfig(seeds=seeds), out, only, console, FULL if full else QUICK, execution)
+    except KeyboardInterrupt:
+        print(f"geoact study: stopped; the same command goes on from what {out / 'units'} holds", file=sys.stderr)
+        return INTERRUPTED
     except (ValueError, OSError) as error:
         print(f"geoact study: {error}", file=sys.stderr)
         return USAGE_ERROR if isinstance(error, ValueError) else 1
     told = summary(results, out)
+    failed = told.get("failed_units", [])
     if as_json:
         _print_json(told)
-        return 0
-    for sentence in told["conclusion"]:
+        return int(bool(failed))
+    answers = [f"{short}: {outcome}" for short, outcome in told.get("answers", {}).items()]
+    for sentence in [*told["conclusion"], *answers]:
         console.print(sentence, soft_wrap=True, markup=False, highlight=False)
+    if failed:
+        print(f"geoact study: {len(failed)} units failed, see the report; the first: {failed[0]}", file=sys.stderr)
     print(told["report"])
-    return 0
+    return int(bool(failed))
 
 
 def _plain(arguments: list[str]) -> int:

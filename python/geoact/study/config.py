@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SECTIONS = ("replica", "learning-rates", "axes", "digits", "overhead")
+SECTIONS = ("replica", "learning-rates", "axes", "digits", "overhead", "questions")
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -19,22 +18,11 @@ from geoact.study.data import two_moons
 from geoact.study.grid import GridResult
 from geoact.study.network import Network
 from geoact.study.overhead import RATIOS, Overhead
-from geoact.study.plotting import colour, label_ends, logarithmic_ticks, marker, shown
+from geoact.study.panels import Curves, Panel, draw_panels
+from geoact.study.plotting import FigureSpec, colour, label_ends, logarithmic_ticks, marker, shown
+from geoact.study.questions.figures import question_figures
 from geoact.study.results import StudyResults
 from geoact.study.training import BinaryHead
-
-Curves = Mapping[str, tuple[Sequence[float], Sequence[float]]]
-"""Activation label -> (x, y)."""
-
-
-@dataclass(frozen=True)
-class FigureSpec:
-    """A figure by name: how to draw it, its height in inches, and its caption."""
-
-    name: str
-    draw: Callable[[Figure, Theme], None]
-    height: float
-    caption: str
 
 
 def all_figures(results: StudyResults) -> list[FigureSpec]:
@@ -50,6 +38,8 @@ def all_figures(results: StudyResults) -> list[FigureSpec]:
         figures += _grid_figures("digits", "digits", results.digits)
     if results.overhead:
         figures.append(_overhead_figure(results.overhead))
+    if results.questions:
+        figures += question_figures(results.questions)
     return figures
 
 
@@ -170,15 +160,6 @@ def _draw_accuracy(result: GridResult, figure: Figure, theme: Theme) -> None:
     panels[0].set_ylim(len(result.activations) - 0.5, -0.5)
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One of the four axes as drawn: its title, its quantity, and whether its scale is logarithmic."""
-
-    title: str
-    quantity: str
-    logarithmic: bool = False
-
-
 PANELS = (
     Panel("Scale: distance² per coordinate, kept", "distance", logarithmic=True),
     Panel("Shape: rank correlation of distances", "spearman"),
@@ -199,55 +180,7 @@ def _draw_trained(result: GridResult, setting: str, figure: Figure, theme: Theme
         }
         for panel in PANELS
     }
-    _draw_panels(curves, PANELS, figure, theme, x_label="hidden layer", x_ticks=layers)
-
-
-def _draw_panels(
-    curves: Mapping[str, Curves],
-    panels: Sequence[Panel],
-    figure: Figure,
-    theme: Theme,
-    x_label: str,
-    x_ticks: Sequence[float],
-) -> None:
-    grid = figure.subplots(2, 2).ravel()
-    for axes, panel in zip(grid, panels, strict=True):
-        _draw_lines(axes, curves[panel.quantity], theme, panel.logarithmic, x_ticks)
-        axes.set_title(panel.title, fontsize=9)
-    for axes in grid[2:]:
-        axes.set_xlabel(x_label)
-    figure.canvas.draw()  # labels are placed in final axes coordinates, which the layout engine settles here
-    for axes, panel in zip(grid, panels, strict=True):
-        _label_lines(axes, curves[panel.quantity], theme, panel.logarithmic)
-
-
-def _draw_lines(axes: Axes, curves: Curves, theme: Theme, logarithmic: bool, x_ticks: Sequence[float]) -> None:
-    sparse = len(x_ticks) <= 3
-    for name, (x, y) in curves.items():
-        values = _positive(y) if logarithmic else np.asarray(y, dtype=float)
-        shape = marker(name) if sparse else ""
-        axes.plot(x, values, color=colour(name, theme), marker=shape, markersize=4.5, linewidth=1.5)
-    if logarithmic:
-        axes.set_yscale("log")
-        logarithmic_ticks(axes)
-    axes.set_xticks(x_ticks)
-    first, last = x_ticks[0], x_ticks[-1]
-    # Room on the right for the names.
-    axes.set_xlim(first - 0.05 * (last - first), last + 0.72 * (last - first))
-
-
-def _label_lines(axes: Axes, curves: Curves, theme: Theme, logarithmic: bool) -> None:
-    ends = []
-    for name, (_, y) in curves.items():
-        values = _positive(y) if logarithmic else np.asarray(y, dtype=float)
-        ends.append((float(values[-1]), shown(name), colour(name, theme)))
-    label_ends(axes, ends, x=max(x[-1] for x, _ in curves.values()), gap=0.08)
-
-
-def _positive(values: Sequence[float]) -> np.ndarray:
-    """Values as drawn on a logarithmic scale: what is 0 there has no place and is left out."""
-    array = np.asarray(values, dtype=float)
-    return np.where(array > 0, array, np.nan)
+    draw_panels(curves, PANELS, figure, theme, x_label="hidden layer", x_ticks=layers)
 
 
 def _initial_figures(result: InitialAxes) -> list[FigureSpec]:
@@ -281,7 +214,7 @@ def _draw_initial(result: InitialAxes, data: str, dtype: str, figure: Figure, th
         for panel in PANELS
     }
     ticks = [depth for depth in depths if depth == 1 or depth % 5 == 0 or result.depth < 5]
-    _draw_panels(curves, PANELS, figure, theme, x_label="depth (hidden layers)", x_ticks=ticks)
+    draw_panels(curves, PANELS, figure, theme, x_label="depth (hidden layers)", x_ticks=ticks)
 
 
 HIGHLIGHTED = ("sigmoid", "centered_sigmoid", "tanh", "relu")

@@ -20,7 +20,7 @@ def describe() -> dict[str, Any]:
     information = {str(key): _text(value) for key, value in dict(geoact.info()).items()}
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "caches": _caches(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -28,6 +28,11 @@ def describe() -> dict[str, Any]:
         "geoact": {key: value for key, value in information.items() if key not in {*packages, "python", "cpu"}},
         "measured_at": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def cores() -> int:
+    """Count the cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _text(value: object) -> str:

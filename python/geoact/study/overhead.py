@@ -71,7 +71,7 @@ class Overhead:
 def run(config: StudyConfig, advance: Callable[[], None]) -> Overhead:
     """Time every activation at every size."""
     cases = []
-    with _one_thread():
+    with one_thread():
         for rows in config.overhead_rows:
             x = np.random.default_rng(0).standard_normal((rows, COLUMNS), dtype=np.float32)
             for name in config.overhead_activations:
@@ -86,7 +86,8 @@ def steps(config: StudyConfig) -> int:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Let geoact use one thread inside, and what it used before afterwards."""
     before: Any = geoact.info()["threads"]
     geoact.set_num_threads(1)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,19 +32,45 @@ _PALETTE = {
     "elu": ("#8a7a1f", "P"),
     "silu": ("#cc79a7", "X"),
     "gelu": ("#7d7d7d", "d"),
+    "bn_relu": ("#a3273d", "*"),
+    "tat": ("#5b4fa3", "<"),
+    "gal": ("#006b4f", ">"),
+    "gaussian_gal": ("#4fa36b", "h"),
+    "gal(2.6)": ("#2f8fa3", "p"),
 }
-_PRINTED = {"relu": "ReLU", "leaky_relu": "leaky ReLU", "elu": "ELU", "silu": "SiLU", "gelu": "GELU"}
+_PRINTED = {
+    "relu": "ReLU",
+    "leaky_relu": "leaky ReLU",
+    "elu": "ELU",
+    "silu": "SiLU",
+    "gelu": "GELU",
+    "bn_relu": "BN + ReLU",
+    "tat": "TAT",
+    "gal": "GAL",
+    "gaussian_gal": "Gaussian GAL",
+    "gal(2.6)": "GAL κ = 2.6",
+}
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A figure by name: how to draw it, its height in inches, and its caption."""
+
+    name: str
+    draw: Callable[[Figure, Theme], None]
+    height: float
+    caption: str
 
 
 def shown(label: str) -> str:
     """Name an activation as read in a figure: ``leaky_relu(0.1)`` -> ``leaky ReLU``."""
-    name = label.partition("(")[0]
+    name = label if label in _PRINTED else label.partition("(")[0]
     return _PRINTED.get(name, name.replace("_", " "))
 
 
 def colour(label: str, theme: Theme) -> str:
     """Choose the colour of an activation; on dark a little white is mixed in."""
-    base = _PALETTE.get(label.partition("(")[0], ("#7d7d7d", "o"))[0]
+    base = _look(label)[0]
     red, green, blue = to_rgb(base)
     lift = theme.lift
     return to_hex((red + (1 - red) * lift, green + (1 - green) * lift, blue + (1 - blue) * lift))
@@ -51,7 +78,11 @@ def colour(label: str, theme: Theme) -> str:
 
 def marker(label: str) -> str:
     """Choose the symbol of an activation."""
-    return _PALETTE.get(label.partition("(")[0], ("", "o"))[1]
+    return _look(label)[1]
+
+
+def _look(label: str) -> tuple[str, str]:
+    return _PALETTE.get(label, _PALETTE.get(label.partition("(")[0], ("#7d7d7d", "o")))
 
 
 def render(draw: Callable[[Figure, Theme], None], height: float, theme: Theme) -> bytes:

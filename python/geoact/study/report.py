@@ -14,7 +14,10 @@ from geoact.study.claims import CLAIMS, conclusion
 from geoact.study.grid import GridResult
 from geoact.study.overhead import RATIOS, Overhead
 from geoact.study.plotting import shown
+from geoact.study.questions.rules import QUESTIONS
+from geoact.study.questions.tables import question_tables
 from geoact.study.replica import Replica
+from geoact.study.report_table import Table
 from geoact.study.results import StudyResults
 from geoact.study.wording import number, significant
 
@@ -27,16 +30,6 @@ class Picture:
     caption: str
     light: bytes
     dark: bytes
-
-
-@dataclass(frozen=True)
-class Table:
-    """Column heads and rows of text. Columns after the first ``left`` are numbers, set to the right."""
-
-    heads: list[str]
-    rows: list[list[str]]
-    caption: str
-    left: int = 1
 
 
 def render_report(results: StudyResults, pictures: Sequence[Picture]) -> str:
@@ -52,7 +45,8 @@ def render_report(results: StudyResults, pictures: Sequence[Picture]) -> str:
         results=results,
         machine=results.machine,
         claims=CLAIMS,
-        conclusion=conclusion(results.findings),
+        rules={question.number: question for question in QUESTIONS},
+        conclusion=conclusion(results.findings) if results.findings else [],
         pictures={picture.name: picture for picture in pictures},
         tables=_tables(results),
         cost=_cost(results.overhead),
@@ -78,6 +72,8 @@ def _tables(results: StudyResults) -> dict[str, Table]:
         tables |= _grid_tables("digits", results.digits)
     if results.overhead:
         tables["overhead"] = _overhead_table(results.overhead)
+    if results.questions:
+        tables |= question_tables(results.questions)
     return tables
 
 

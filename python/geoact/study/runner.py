@@ -9,7 +9,15 @@ from time import perf_counter
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from geoact._files import write_atomic
 from geoact._pages.figures import THEMES
@@ -19,6 +27,8 @@ from geoact.study.config import SECTIONS, StudyConfig
 from geoact.study.figures import all_figures
 from geoact.study.findings import all_findings
 from geoact.study.plotting import render
+from geoact.study.questions.report import run_questions, units
+from geoact.study.questions.sizes import QUICK, Sizes
 from geoact.study.report import Picture, render_report
 from geoact.study.results import StudyResults
 
@@ -43,22 +53,50 @@ ALL_SECTIONS = (
 )
 
 
-def run_study(config: StudyConfig, out: Path, only: Sequence[str] = (), console: Console | None = None) -> StudyResults:
+@dataclass(frozen=True)
+class Execution:
+    """How the units of the questions are run: ``jobs`` processes, or as many Ray tasks at a time."""
+
+    jobs: int = 1
+    ray: bool = False
+
+
+def questions_section(sizes: Sizes, out: Path, execution: Execution) -> Section:
+    """Make section g, whose units are kept in ``out``/units so that a run that was stopped goes on."""
+    return Section(
+        "questions",
+        "questions",
+        "g. five questions",
+        lambda config, advance: run_questions(sizes, out / "units", execution.jobs, execution.ray, advance),
+        lambda config: len(units(sizes)),
+    )
+
+
+def run_study(
+    config: StudyConfig,
+    out: Path,
+    only: Sequence[str] = (),
+    console: Console | None = None,
+    sizes: Sizes = QUICK,
+    execution: Execution = Execution(),
+) -> StudyResults:
     """Run the named sections (all by default) and write everything into ``out``; returns what was measured.
 
-    Raises ValueError for a section that does not exist, before anything is run.
+    Raises ValueError for a section that does not exist, before anything is run, or for an execution that is impossible.
     """
     unknown = sorted(set(only) - set(SECTIONS))
     if unknown:
         raise ValueError(f"only: no section {', '.join(unknown)}; choose from {', '.join(SECTIONS)}")
     console = console or Console(stderr=True)
-    chosen = [section for section in ALL_SECTIONS if not only or section.name in only]
+    sections = (*ALL_SECTIONS, questions_section(sizes, out, execution))
+    chosen = [section for section in sections if not only or section.name in only]
     results = StudyResults(config, machine.describe())
-    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description:24}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn())  # fmt: skip
     with Progress(*columns, console=console) as progress:
         # A bar starts its clock when its section does, not when it is drawn.
         tasks = {s.name: progress.add_task(s.title, total=s.steps(config), start=False) for s in chosen}
-        writing = progress.add_task("f. report", total=None, start=False)
+        writing = progress.add_task("report", total=None, start=False)
         for section in chosen:
             task = tasks[section.name]
             progress.start_task(task)
@@ -95,5 +133,8 @@ def summary(results: StudyResults, out: Path) -> dict[str, Any]:
     if results.replica:
         told["replica"] = {"matched": results.replica.matched, "of": len(results.replica.checks)}
     told["seconds"] = {name: round(seconds, 1) for name, seconds in results.seconds.items()}
-    told["conclusion"] = conclusion(results.findings)
+    told["conclusion"] = conclusion(results.findings) if results.findings else []
+    if results.questions:
+        told["answers"] = {answer.short: answer.outcome for answer in results.questions.answers}
+        told["failed_units"] = [failure["spec"] for failure in results.questions.failures]
     return told

@@ -48,9 +48,9 @@ constexpr int64_t worth_releasing = 8192;  // elements; below, handing the lock 
 }  // namespace
 
 // The accumulator changes only after the kernel has run, with the lock held again, so a failure leaves it as it was.
-void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* parameter_gradient,
+void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, const GradientRoom& room,
             bool locked) {
-  if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, parameter_gradient);
+  if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, room.device);
   if (stats && !stats->enabled()) stats = nullptr;
   Grouping grouping;
   std::vector<double> cells;
@@ -65,7 +65,7 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
   {
     std::optional<py::gil_scoped_release> release;
     if (locked && x.size >= worth_releasing) release.emplace();
-    execute(call, stats ? cells.data() : nullptr, static_cast<double*>(parameter_gradient));
+    execute(call, stats ? cells.data() : nullptr, room.host);
   }
   if (stats) stats->absorb(grouping, x.dtype, cells);
 }

@@ -21,7 +21,7 @@ struct Block {
   void* lanes;            // accumulators; strip k uses lanes[k * lanes_step]
   const void* shift;      // likewise
   int64_t lanes_step;     // 0: all strips share one set, 1: one each
-  void* parameter_lanes;  // one vector per strip
+  void* parameter_lanes;  // max_parameters vectors per strip
   void* past_cache;       // where a flat block's output goes instead of `out`, or null
 };
 
@@ -40,8 +40,10 @@ struct Task {
   double saturation;
   double* cells;  // [field][groups]
   int64_t groups;
-  double* parameter_gradient;  // [parameters], or null
-  void* scratch;               // scratch_bytes of the running thread's own, 64-byte aligned
+  double* parameter_gradient;  // [trained][parameters], or null
+  int64_t parameters;
+  int trained;    // how many parameters have a gradient
+  void* scratch;  // scratch_bytes of the running thread's own, 64-byte aligned
 };
 
 inline constexpr int64_t scratch_bytes = 1 << 20;
@@ -60,7 +62,8 @@ struct FieldRow {
 struct ActivationRow {
   const char* name;
   int parameters;
-  bool saves_y, trainable;
+  bool saves_y;
+  int trainable;  // so many of the parameters, from the first on
 };
 
 }  // namespace geoact

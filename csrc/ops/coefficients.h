@@ -178,6 +178,42 @@ struct NormalTailRest<double> {
   };
 };
 
+// erf(u) / u - 1 as a function of u^2 <= 1, small relative error of erf(u).
+template <class T>
+struct ErfRatio;
+template <>
+struct ErfRatio<float> {
+  static constexpr int degree = 6, leading = 0;
+  static constexpr float c[] = {
+      float(0x1.06eba80000000p-3),
+      float(-0x1.81273e0000000p-2),
+      float(0x1.ce2ce60000000p-4),
+      float(-0x1.b7f71a0000000p-6),
+      float(0x1.53f2240000000p-8),
+      float(-0x1.a351660000000p-11),
+      float(0x1.4772480000000p-14),
+  };
+};
+template <>
+struct ErfRatio<double> {
+  static constexpr int degree = 12, leading = 0;
+  static constexpr double c[] = {
+      double(0x1.06eba8214db69p-3),
+      double(-0x1.812746b0379e6p-2),
+      double(0x1.ce2f21a042b21p-4),
+      double(-0x1.b82ce312849afp-6),
+      double(0x1.565bcd0db0530p-8),
+      double(-0x1.c02db3d8f264ep-11),
+      double(0x1.f9a321a195b9dp-14),
+      double(-0x1.f4d1df40274b3p-17),
+      double(0x1.b9def1de3f8ebp-20),
+      double(-0x1.5f1d38354a7c9p-23),
+      double(0x1.f7a41b6768ef8p-27),
+      double(-0x1.386acc14bb471p-30),
+      double(0x1.0579a08899394p-34),
+  };
+};
+
 // 2 sqrt(2 / pi) (x + 0.044715 x^3), each coefficient in two parts.
 template <class T>
 struct GeluTanhArgument;

@@ -4,7 +4,7 @@ import geoact
 import numpy as np
 import pytest
 from support import inputs
-from support.cases import DTYPES, NARROW, PLAIN, assert_same_bits, each_case, each_row, each_trainable
+from support.cases import DTYPES, NARROW, PLAIN, TRAINABLE, assert_same_bits, each_case, each_row, each_trainable
 
 # Largest error of a slope, in units of the compute type's spacing at max(1, |f'|).
 SLOPE_ULP = 4

@@ -62,7 +62,7 @@ def test_nan_and_infinities_are_those_of_torch(case, isa, dtype):
     y = case(x).astype(np.float64)
     far = case.value(np.array([1e300, -1e300]), np.dtype(np.float64))
     high = np.inf if far[0] > 1e200 else far[0]
-    low = np.nan if case.name in NAN_AT_MINUS_INFINITY else -np.inf if far[1] < -1e200 else far[1]
+    low = np.nan if case.name in NAN_AT_MINUS_INFINITY else np.sign(far[1]) * np.inf if abs(far[1]) > 1e200 else far[1]
     np.testing.assert_array_equal(y, np.array([np.nan, high, low]))
 
 
@@ -72,16 +72,20 @@ def test_nan_of_any_payload_stays_nan(case, isa):
     assert np.isnan(case(patterns.view(np.float32))).all()
 
 
+ADDS_ZERO = {"dyt", "derf"}  # the bias: -0 + 0 is 0
+
+
 @each_row
 def test_value_at_zero_and_its_sign(case, isa, dtype):
     y = case(np.array([0.0, -0.0]).astype(dtype)).astype(np.float64)
     at_zero, below = case.value(np.array([0.0, -1e-3]), dtype)
     if at_zero:
-        np.testing.assert_allclose(y, at_zero, rtol=float(2.0**-7 if dtype in NARROW else 2.0**-22))
+        rtol = float(2.0**-7 if dtype in NARROW else 2.0**-22)
+        np.testing.assert_allclose(y, at_zero, rtol=rtol, atol=inputs.smallest(dtype) / 2)
         return
     assert np.array_equal(y, [0, 0])
     assert not np.signbit(y[0])
-    if below:  # the function leaves zero on this side, so minus zero is a small negative number
+    if below and case.name not in ADDS_ZERO:  # the function leaves zero on this side, so minus zero is a small negative number
         assert np.signbit(y[1])
 
 

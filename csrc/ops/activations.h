@@ -343,7 +343,7 @@ struct AconC : Activation {
     const V inside = bounded(x);
     const Sides s = sides(inside);
     const V share = quotient(inside, s.below);
-    const V y = fma(share, s.major, ldexp(fma(share * s.factor, s.r, share) * s.minor, s.n));
+    const V y = fma(share, s.major, ldexp(share * s.p * s.minor, s.n));
     // infinite, unless both terms vanish there
     const V far = select(y == lit<V>(0), y, y * lit<V>(__builtin_inf()));
     return select(abs(x) <= V(largest_finite<V>), y, far);
@@ -364,17 +364,18 @@ struct AconC : Activation {
  private:
   using Mask = decltype(V(0) > V(0));
   Sum<V> apart, rate;  // p1 - p2, and beta times that
-  static constexpr scalar_of<V> zero = per_precision<V>(160, 1200);  // x exp(-|z|) is 0 beyond
+  // x exp(-|z|) is 0 beyond. There exp(-r) < 1, so that the largest x does not overflow.
+  static constexpr scalar_of<V> zero = per_precision<V>(160.2f, 1200);
 
   struct Rates {
     V up, down, high, low;  // sigma(|z|) + |z| sigma', what that lacks of 1, sigma(|z|), sigma(-|z|)
   };
-  // exp(-|z|) = (1 + factor r) 2^n, below = 1 + exp(-|z|); which parameter weighs more, and which less
+  // exp(-|z|) = p 2^n, below = 1 + exp(-|z|); which parameter weighs more, and which less
   struct Sides {
     Mask rising;
-    V size, r, factor, n, below, major, minor;
+    V size, p, n, below, major, minor;
     GEOACT_HD Rates rates() const {
-      const V high = quotient(lit<V>(1), below), low = ldexp(fma(factor, r, lit<V>(1)) * high, n);
+      const V high = quotient(lit<V>(1), below), low = ldexp(p * high, n);
       return {fma(size * low, high, high), low * fma(-size, high, lit<V>(1)), high, low};
     }
   };
@@ -384,10 +385,10 @@ struct AconC : Activation {
     const V tail = fma(x, rate.tail, z.tail);
     const Mask rising = z.head > lit<V>(0);
     const V size = min(V(zero), abs(z.head)), less = select(rising, tail, -tail);
-    const V kept = max(min(less, lit<V>(1)), lit<V>(-1));  // of an infinite head the tail is NaN
+    const V kept = max(min(less, lit<V>(0.05)), lit<V>(-0.05));  // of an infinite head the tail is NaN
     const V n = exponent<-1>(size), r = remainder<-1>(size, kept, n), factor = expm1_ratio<-1>(r);
     const V power = ldexp(lit<V>(1), n);
-    return {rising, size, r, factor, n, fma(factor * power, r, power) + lit<V>(1),
+    return {rising, size, fma(factor, r, lit<V>(1)), n, fma(factor * power, r, power) + lit<V>(1),
             select(rising, p1, p2), select(rising, p2, p1)};
   }
 };
@@ -405,7 +406,7 @@ struct Xielu : Activation {
   GEOACT_HD V value(V x) const {
     const Below e = below(x);
     const V near = fma(b, e.beyond_linear, beta * x), far = fma(b, e.expm1, -s * x);
-    return select(x > lit<V>(0), x * fma(a, x, beta), select(x > lit<V>(-1), near, far));
+    return select(x > lit<V>(0), x * fma(a, x, beta), select(x > lit<V>(-4), near, far));
   }
   GEOACT_HD V slope(V x, V) const {
     const V ramp = select(x < eps, below(x).expm1, lit<V>(-1));  // beyond eps, exp(eps) is a constant

@@ -169,12 +169,14 @@ def xielu(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps
     a, s = _softplus_of(alpha_p), _softplus_of(alpha_n)
     near = (beta + s) * _xielu_beyond(x, eps) + beta * x
     far = (beta + s) * np.expm1(np.minimum(np.minimum(x, 0), eps)) - s * x  # without the part of beta x in both terms
-    return np.where(x > 0, x * (a * x + beta), np.where(x > -1, near, far))
+    return np.where(x > 0, x * (a * x + beta), np.where(x > -4, near, far))
 
 
 def xielu_size(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
     a, b = _softplus_of(alpha_p), beta + _softplus_of(alpha_n)
-    bent = np.where(x > 0, a * x * x, b * _xielu_beyond(x, eps))
+    low = np.minimum(x, 0)
+    m = np.minimum(low, eps)
+    bent = np.where(x > 0, a * x * x, b * np.maximum(_expm1_beyond_linear(m), np.abs(m - low)))
     return np.maximum(np.abs(bent), np.abs(beta * x))
 
 

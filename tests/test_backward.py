@@ -131,7 +131,8 @@ def parameter_references(case, x, dy, values, axes):
 def assert_gradient(gradient, reference, dtype):
     expected, size = reference
     relative = {"float16": 2**-10, "bfloat16": 2**-7}.get(np.dtype(dtype).name, 0)
-    allowed = 1e-6 * size + relative * np.abs(expected)
+    smallest = inputs.smallest(np.dtype(dtype)) if relative else 0
+    allowed = 1e-6 * size + relative * np.abs(expected) + smallest
     assert np.all(np.abs(np.asarray(gradient, np.float64) - expected) <= allowed)
 
 

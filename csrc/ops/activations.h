@@ -364,8 +364,8 @@ struct AconC : Activation {
  private:
   using Mask = decltype(V(0) > V(0));
   Sum<V> apart, rate;  // p1 - p2, and beta times that
-  // x exp(-|z|) is 0 beyond. There exp(-r) < 1, so that the largest x does not overflow.
-  static constexpr scalar_of<V> zero = per_precision<V>(160.2f, 1200);
+  // The lesser term is taken as 0 beyond, as it is for |x| < 2^100.
+  static constexpr scalar_of<V> zero = per_precision<V>(174, 1416);
 
   struct Rates {
     V up, down, high, low;  // sigma(|z|) + |z| sigma', what that lacks of 1, sigma(|z|), sigma(-|z|)
@@ -388,7 +388,8 @@ struct AconC : Activation {
     const V kept = max(min(less, lit<V>(0.05)), lit<V>(-0.05));  // of an infinite head the tail is NaN
     const V n = exponent<-1>(size), r = remainder<-1>(size, kept, n), factor = expm1_ratio<-1>(r);
     const V power = ldexp(lit<V>(1), n);
-    return {rising, size, fma(factor, r, lit<V>(1)), n, fma(factor * power, r, power) + lit<V>(1),
+    const V p = select(size >= V(zero), lit<V>(0), fma(factor, r, lit<V>(1)));
+    return {rising, size, p, n, fma(factor * power, r, power) + lit<V>(1),
             select(rising, p1, p2), select(rising, p2, p1)};
   }
 };
@@ -409,7 +410,7 @@ struct Xielu : Activation {
     return select(x > lit<V>(0), x * fma(a, x, beta), select(x > lit<V>(-4), near, far));
   }
   GEOACT_HD V slope(V x, V) const {
-    const V ramp = select(x < eps, below(x).expm1, lit<V>(-1));  // beyond eps, exp(eps) is a constant
+    const V ramp = select(x >= eps, lit<V>(-1), below(x).expm1);  // beyond eps, exp(eps) is a constant
     return select(x > lit<V>(0), fma(a + a, x, beta), fma(b, ramp, beta));
   }
   GEOACT_HD Slopes<V, 2> param_slope(V x, V) const {
@@ -425,7 +426,7 @@ struct Xielu : Activation {
   GEOACT_HD Below below(V x) const {
     const V m = min(eps, x), bounded = max(V(per_precision<V>(-30, -60)), min(lit<V>(0), m));
     const V n = exponent(bounded), r = remainder(bounded, n), power = ldexp(lit<V>(1), n);
-    const V square = r * r, bend = polynomial<ExpTail<scalar_of<V>>>(r), grown = fma(square, bend, r);
+    const V square = r * r, bend = polynomial<ExpBend<scalar_of<V>>>(r), grown = fma(square, bend, r);
     const V rest = power - lit<V>(1);
     // With n = 0 the linear term has cancelled exactly.
     const V beyond = select(n == lit<V>(0), square * bend + (m - x), fma(power, grown, rest - x));

@@ -55,6 +55,40 @@ struct ExpTail<double> {
   };
 };
 
+// The same, with a small relative error of its own.
+template <class T>
+struct ExpBend;
+template <>
+struct ExpBend<float> {
+  static constexpr int degree = 5, leading = 2;
+  static constexpr float c[] = {
+      float(0x1.0000000000000p-1),
+      float(0x1.5555560000000p-3),
+      float(0x1.5554ea0000000p-5),
+      float(0x1.11114c0000000p-7),
+      float(0x1.6d42ec0000000p-10),
+      float(0x1.a072d80000000p-13),
+  };
+};
+template <>
+struct ExpBend<double> {
+  static constexpr int degree = 11, leading = 2;
+  static constexpr double c[] = {
+      double(0x1.0000000000000p-1),
+      double(0x1.5555555555555p-3),
+      double(0x1.5555555555557p-5),
+      double(0x1.111111111110dp-7),
+      double(0x1.6c16c16c15a73p-10),
+      double(0x1.a01a01a01cdf1p-13),
+      double(0x1.a01a01a9e5d72p-16),
+      double(0x1.71de3a4a38762p-19),
+      double(0x1.27e4d4224588cp-22),
+      double(0x1.ae6470ecd42b2p-26),
+      double(0x1.1f7f18b26e408p-29),
+      double(0x1.61581bbaa44f0p-33),
+  };
+};
+
 // log(1 + e) / e for 0 <= e <= 1, small relative error.
 template <class T>
 struct Log1pRatio;

@@ -279,6 +279,15 @@ def main() -> None:
         leading=2,
     )
     approximate(
+        "ExpBend",
+        "The same, with a small relative error of its own.",
+        exp_tail,
+        lambda r: 1 / exp_tail(r),
+        {"float": (-half, half), "double": (-half, half)},
+        {"float": 5, "double": 11},
+        leading=2,
+    )
+    approximate(
         "Log1pRatio",
         "log(1 + e) / e for 0 <= e <= 1, small relative error.",
         log1p_ratio,

@@ -23,10 +23,10 @@ struct Shared {
   V shift[2][width];
   bool rarely[most_threads];  // a thread measured something in float64
   unsigned word;
-  int index;                                              // of the segment
+  int index;                                                    // of the segment
   alignas(16) V value[shape.values() + Weights][most_threads];  // and the weights'
-  int counter[shape.counts + 1][most_threads];            // and how many were seen
-  double cell[2 * width * Statistics::size];              // two records per group
+  int counter[shape.counts + 1][most_threads];                  // and how many were seen
+  double cell[2 * width * Statistics::size];                    // two records per group
   __device__ double shift_of(int k, int column) const {
     if constexpr (shape.lowest > 0) return double(shift[k][column]);
     return 0;
@@ -72,7 +72,8 @@ __device__ __forceinline__ void leave_rare_empty(double* place, int64_t step, in
 
 // Slots of all threads to the record of each group.
 template <class Statistics, class V, bool Columns, int Weights>
-__device__ __forceinline__ void make_record(Shared<Statistics, V, Columns, Weights>& shared, ops::Shortcuts known, bool on) {
+__device__ __forceinline__ void make_record(Shared<Statistics, V, Columns, Weights>& shared, ops::Shortcuts known,
+                                            bool on) {
   using Slots = Shared<Statistics, V, Columns, Weights>;
   constexpr int width = Slots::width;
   constexpr Shape shape = Slots::shape;

@@ -70,8 +70,8 @@ struct Plan {
   float number_in_float[parameters];
   const void* weight[parameters];  // instead of the number
   int64_t weight_stride[parameters];
-  int trained;                 // how many gradients there are
-  void* gradient[parameters];  // of the weight, in the type of the data, or float64 where the weight is a number
+  int trained;                    // how many gradients there are
+  void* gradient[parameters];     // of the weight, in the type of the data, or float64 where the weight is a number
   int64_t gradients[parameters];  // 1 or `groups`
   bool gradient_in_double[parameters];
 

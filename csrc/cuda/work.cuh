@@ -80,9 +80,7 @@ struct Backward {
     }
     return e;
   }
-  static __device__ __forceinline__ V slope(const Activation&, const V (&)[2], V, const Element& e) {
-    return e.slope;
-  }
+  static __device__ __forceinline__ V slope(const Activation&, const V (&)[2], V, const Element& e) { return e.slope; }
 };
 
 // --- numbers of the call -----------------------------------------------------------------------------------

@@ -389,8 +389,8 @@ struct AconC : Activation {
     const V n = exponent<-1>(size), r = remainder<-1>(size, kept, n), factor = expm1_ratio<-1>(r);
     const V power = ldexp(lit<V>(1), n);
     const V p = select(size >= V(zero), lit<V>(0), fma(factor, r, lit<V>(1)));
-    return {rising, size, p, n, fma(factor * power, r, power) + lit<V>(1),
-            select(rising, p1, p2), select(rising, p2, p1)};
+    return {
+        rising, size, p, n, fma(factor * power, r, power) + lit<V>(1), select(rising, p1, p2), select(rising, p2, p1)};
   }
 };
 
@@ -402,7 +402,12 @@ struct Xielu : Activation {
   static constexpr int parameters = 4, trainable = 2;
   V alpha_p, alpha_n, beta, eps;
   GEOACT_HD Xielu(V alpha_p, V alpha_n, V beta, V eps)
-      : alpha_p(alpha_p), alpha_n(alpha_n), beta(beta), eps(eps), a(softplus(alpha_p)), s(softplus(alpha_n)),
+      : alpha_p(alpha_p),
+        alpha_n(alpha_n),
+        beta(beta),
+        eps(eps),
+        a(softplus(alpha_p)),
+        s(softplus(alpha_n)),
         b(beta + s) {}
   GEOACT_HD V value(V x) const {
     const Below e = below(x);

@@ -48,8 +48,8 @@ from .statistics import (
     store_record,
 )
 
-# What is measured (LEVEL), where a parameter comes from (a digit of WEIGHTS), and how its gradient is reduced (a digit of
-# PARAMETERS); digits to the base 4, that of the first parameter lowest.
+# What is measured (LEVEL), where a parameter comes from (a digit of WEIGHTS), and how its gradient is reduced (a digit
+# of PARAMETERS); digits to the base 4, that of the first parameter lowest.
 NOTHING: tl.constexpr = tl.constexpr(0)
 COUNTS: tl.constexpr = tl.constexpr(1)
 MOMENTS: tl.constexpr = tl.constexpr(2)

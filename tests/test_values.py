@@ -85,7 +85,7 @@ def test_value_at_zero_and_its_sign(case, isa, dtype):
         return
     assert np.array_equal(y, [0, 0])
     assert not np.signbit(y[0])
-    if below and case.name not in ADDS_ZERO:  # the function leaves zero on this side, so minus zero is a small negative number
+    if below and case.name not in ADDS_ZERO:  # the function leaves zero: minus zero is a small negative number
         assert np.signbit(y[1])
 
 

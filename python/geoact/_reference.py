@@ -61,15 +61,15 @@ def prelu_param_slope(x: Array, weight: Parameter) -> Array:
 
 
 def gal(x: Array, negative_slope: Parameter, scale: Parameter, shift: Parameter) -> Array:
-    return scale * (leaky_relu(x, negative_slope) - shift)
+    return np.asarray(scale * (leaky_relu(x, negative_slope) - shift))
 
 
 def gal_size(x: Array, negative_slope: Parameter, scale: Parameter, shift: Parameter) -> Array:
-    return np.abs(scale) * np.maximum(np.abs(leaky_relu(x, negative_slope)), np.abs(shift))
+    return np.asarray(np.abs(scale) * np.maximum(np.abs(leaky_relu(x, negative_slope)), np.abs(shift)))
 
 
 def gal_slope(x: Array, negative_slope: Parameter, scale: Parameter, shift: Parameter) -> Array:
-    return scale * leaky_relu_slope(x, negative_slope)
+    return np.asarray(scale * leaky_relu_slope(x, negative_slope))
 
 
 def relu_squared(x: Array) -> Array:
@@ -132,7 +132,7 @@ def acon_c_size(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Arra
 
 def acon_c_slope(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Array:
     z = beta * ((p1 - p2) * x)
-    return p1 * swish_slope(z, 1.0) + p2 * swish_slope(-z, 1.0)
+    return np.asarray(p1 * swish_slope(z, 1.0) + p2 * swish_slope(-z, 1.0))
 
 
 def acon_c_p1_slope(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Array:
@@ -162,14 +162,14 @@ def _softplus_of(v: Parameter) -> Any:  # noqa: ANN401
 def _xielu_beyond(x: Array, eps: Parameter) -> Array:
     """exp(m) - 1 - x with m = min(x, eps), for x <= 0."""
     m = np.minimum(np.minimum(x, 0), eps)
-    return _expm1_beyond_linear(m) + (m - np.minimum(x, 0))
+    return np.asarray(_expm1_beyond_linear(m) + (m - np.minimum(x, 0)))
 
 
 def xielu(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
     a, s = _softplus_of(alpha_p), _softplus_of(alpha_n)
     near = (beta + s) * _xielu_beyond(x, eps) + beta * x
     far = (beta + s) * np.expm1(np.minimum(np.minimum(x, 0), eps)) - s * x  # without the part of beta x in both terms
-    return np.where(x > 0, x * (a * x + beta), np.where(x > -4, near, far))
+    return np.asarray(np.where(x > 0, x * (a * x + beta), np.where(x > -4, near, far)))
 
 
 def xielu_size(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
@@ -177,16 +177,16 @@ def xielu_size(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter
     low = np.minimum(x, 0)
     m = np.minimum(low, eps)
     bent = np.where(x > 0, a * x * x, b * np.maximum(_expm1_beyond_linear(m), np.abs(m - low)))
-    return np.maximum(np.abs(bent), np.abs(beta * x))
+    return np.asarray(np.maximum(np.abs(bent), np.abs(beta * x)))
 
 
 def xielu_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
     b, ramp = beta + _softplus_of(alpha_n), np.where(x < eps, np.expm1(np.minimum(x, 0)), -1.0)
-    return np.where(x > 0, 2 * _softplus_of(alpha_p) * x + beta, b * ramp + beta)
+    return np.asarray(np.where(x > 0, 2 * _softplus_of(alpha_p) * x + beta, b * ramp + beta))
 
 
 def xielu_alpha_p_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
-    return sigmoid(alpha_p) * np.maximum(x, 0) ** 2
+    return np.asarray(sigmoid(alpha_p) * np.maximum(x, 0) ** 2)
 
 
 def xielu_alpha_n_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
@@ -194,23 +194,23 @@ def xielu_alpha_n_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: 
 
 
 def dyt(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return weight * np.tanh(alpha * x) + bias
+    return np.asarray(weight * np.tanh(alpha * x) + bias)
 
 
 def dyt_size(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return np.maximum(np.abs(weight * np.tanh(alpha * x)), np.abs(bias))
+    return np.asarray(np.maximum(np.abs(weight * np.tanh(alpha * x)), np.abs(bias)))
 
 
 def dyt_slope(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return weight * alpha * tanh_slope(alpha * x)
+    return np.asarray(weight * alpha * tanh_slope(alpha * x))
 
 
 def dyt_alpha_slope(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return weight * x * tanh_slope(alpha * x)
+    return np.asarray(weight * x * tanh_slope(alpha * x))
 
 
 def dyt_weight_slope(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return np.tanh(alpha * x)
+    return np.asarray(np.tanh(alpha * x))
 
 
 def bias_slope(x: Array, *parameters: Parameter) -> Array:
@@ -221,11 +221,11 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def derf(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return weight * _erf(alpha * x + shift) + bias
+    return np.asarray(weight * _erf(alpha * x + shift) + bias)
 
 
 def derf_size(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return np.maximum(np.abs(weight * _erf(alpha * x + shift)), np.abs(bias))
+    return np.asarray(np.maximum(np.abs(weight * _erf(alpha * x + shift)), np.abs(bias)))
 
 
 def _erf_slope(u: Array) -> Array:
@@ -234,15 +234,15 @@ def _erf_slope(u: Array) -> Array:
 
 
 def derf_slope(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return weight * alpha * _erf_slope(alpha * x + shift)
+    return np.asarray(weight * alpha * _erf_slope(alpha * x + shift))
 
 
 def derf_alpha_slope(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return weight * x * _erf_slope(alpha * x + shift)
+    return np.asarray(weight * x * _erf_slope(alpha * x + shift))
 
 
 def derf_shift_slope(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
-    return weight * _erf_slope(alpha * x + shift)
+    return np.asarray(weight * _erf_slope(alpha * x + shift))
 
 
 def derf_weight_slope(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:

@@ -253,9 +253,11 @@ def test_vmap_with_a_parameter_of_its_own(case, x_shape, weight_shape, in_dims):
 
 @each_trained
 def test_vmap_does_not_take_the_batch_for_channels(case):
+    bind, weights = split(case, arguments(case))
+    mapped = vmap(bind(case.row), (0, *(None for _ in weights)))
+    given = [torch.rand(4) for _ in weights]
     with pytest.raises(ValueError, match="x has 1 channel|per channel"):
-        bind, weights = split(case, arguments(case))
-        vmap(bind(case.row), (0, *(None for _ in weights)))(tensor(3, 4), *(torch.rand(4) for _ in weights))
+        mapped(tensor(3, 4), *given)
 
 
 def test_vmap_measures_the_whole_batch_once():

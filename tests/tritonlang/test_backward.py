@@ -88,8 +88,8 @@ def test_dx_may_overwrite_dy_or_the_saved_array(case, target):
 
 
 def expected_gradients(case, x, dy, values, axis):
-    """Float64, per trained parameter: the sum of dy df/dp over everything, or over all axes but ``axis`` where the value
-    is an array; and the sum of the sizes."""
+    """Float64, per trained parameter: the sum of dy df/dp, over all axes but ``axis`` where the value is an array; and
+    the sum of the sizes."""
     wide = [a.astype(np.float64) for a in (x, dy)]
     shape = [-1 if a == axis else 1 for a in range(x.ndim)]
     spread = [v.astype(np.float64).reshape(shape) if np.ndim(v) else float(v) for v in values]

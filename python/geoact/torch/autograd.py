@@ -169,9 +169,7 @@ class Direct:
             for weight in weights
         )
 
-    def dispatched(
-        self, dy: torch.Tensor, saved: torch.Tensor, weights: slopes.Weights
-    ) -> tuple[Any, tuple[Any, ...]]:
+    def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weights: slopes.Weights) -> tuple[Any, tuple[Any, ...]]:
         """(dx, dweights) by the operators, for gradients that only torch can take apart: a batch under vmap.
 
         Not measured: such a batch holds directions to differentiate in, not a gradient that goes on.
@@ -306,9 +304,7 @@ class Backward(torch.autograd.Function):
         with _levels_below():
             (dy, saved), weights = _restore(ctx)
             primals = tuple(None if weight is None else _primal(weight) for weight in weights)
-            return slopes.backward_derivative(
-                ctx.call, _primal(dy), _primal(saved), primals, ddy, dsaved, dweights
-            )
+            return slopes.backward_derivative(ctx.call, _primal(dy), _primal(saved), primals, ddy, dsaved, dweights)
 
 
 # Below Function.apply, which only serves functorch transforms with setup_context. Those calls come through the

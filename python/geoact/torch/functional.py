@@ -138,7 +138,7 @@ def gal(
     stats: _G = None,
     gradient_stats: _D = None,
 ) -> Tensor:
-    """scale (leaky_relu(x) - shift)."""
+    """Scale (leaky_relu(x) - shift)."""
     y: Tensor = _rows.gal(
         input, negative_slope, scale, shift, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats
     )
@@ -159,9 +159,7 @@ def acon_c(
 
     Each parameter is a number, or a tensor of one value or one per channel (axis ``channel_axis``).
     """
-    y: Tensor = _rows.acon_c(
-        input, p1, p2, beta, channel_axis=channel_axis, stats=stats, gradient_stats=gradient_stats
-    )
+    y: Tensor = _rows.acon_c(input, p1, p2, beta, channel_axis=channel_axis, stats=stats, gradient_stats=gradient_stats)
     return y
 
 

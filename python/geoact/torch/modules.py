@@ -595,7 +595,8 @@ class DyT(_Trained):
         self._make({"alpha": (1, alpha), "weight": (count, 1.0), "bias": (count, 0.0)}, device, dtype)
 
     def _by_torch(self, input: Tensor) -> Tensor:
-        return self._placed("weight", input) * torch.tanh(self.alpha * input) + self._placed("bias", input)
+        alpha, weight, bias = (self._placed(name, input) for name in ("alpha", "weight", "bias"))
+        return weight * torch.tanh(alpha * input) + bias
 
 
 class Derf(_Trained):
@@ -639,5 +640,5 @@ class Derf(_Trained):
         self._make(first, device, dtype)
 
     def _by_torch(self, input: Tensor) -> Tensor:
-        u = self.alpha * input + self.shift
-        return self._placed("weight", input) * torch.erf(u) + self._placed("bias", input)
+        alpha, shift, weight, bias = (self._placed(name, input) for name in ("alpha", "shift", "weight", "bias"))
+        return weight * torch.erf(alpha * input + shift) + bias

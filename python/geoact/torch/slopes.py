@@ -106,7 +106,7 @@ def _xielu_slopes(x: Tensor, alpha_p: Any, alpha_n: Any, beta: float, eps: float
 
 
 def _dyt(x: Tensor, alpha: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
-    """tanh and what its square lacks of 1."""
+    """Tanh and what its square lacks of 1."""
     t = torch.tanh(torch.mul(x, alpha))
     return t, 1 - t * t
 
@@ -190,7 +190,7 @@ def _softplus_curvature(x: Tensor, beta: float, threshold: float) -> Tensor:
 
 def _acon_curvature(x: Tensor, p1: Any, p2: Any, beta: Any) -> Tensor:  # noqa: ANN401
     z, s, apart = _acon(x, p1, p2, beta)
-    return beta * apart * apart * _bend(s, z)
+    return torch.mul(_bend(s, z), beta * apart * apart)
 
 
 def _xielu_curvature(x: Tensor, alpha_p: Any, alpha_n: Any, beta: float, eps: float) -> Tensor:  # noqa: ANN401
@@ -201,12 +201,12 @@ def _xielu_curvature(x: Tensor, alpha_p: Any, alpha_n: Any, beta: float, eps: fl
 
 def _dyt_curvature(x: Tensor, alpha: Any, weight: Any, bias: Any) -> Tensor:  # noqa: ANN401
     t, rest = _dyt(x, alpha)
-    return -2 * weight * alpha * alpha * t * rest
+    return torch.mul(t * rest, -2 * weight * alpha * alpha)
 
 
 def _derf_curvature(x: Tensor, alpha: Any, shift: Any, weight: Any, bias: Any) -> Tensor:  # noqa: ANN401
     u, bell = _derf(x, alpha, shift)
-    return -2 * weight * alpha * alpha * u * bell
+    return torch.mul(u * bell, -2 * weight * alpha * alpha)
 
 
 # The derivatives of SLOPES with respect to what was saved; 0 where the slope is piecewise constant.

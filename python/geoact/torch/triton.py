@@ -123,11 +123,12 @@ class _Parameters:
     def of(cls, row: Activation, x: Tensor, values: Sequence[object], weight_axis: int) -> _Parameters:
         if len(values) != len(row.parameters):
             raise TypeError(f"values has {len(values)} entries, but {row.name} has {len(row.parameters)} parameters")
-        numbers, weights, axis = [0.0] * _MOST, [None] * _MOST, None
+        numbers, axis = [0.0] * _MOST, None
+        weights: list[Tensor | None] = [None] * _MOST
         for k, (parameter, value) in enumerate(zip(row.parameters, values, strict=True)):
             if k < row.trainable and isinstance(value, Tensor):
-                weights[k] = cls._weight(parameter.name, value, x, weight_axis)
-                if weights[k].numel() != 1:
+                weight = weights[k] = cls._weight(parameter.name, value, x, weight_axis)
+                if weight.numel() != 1:
                     axis = _axis(x, weight_axis, "weight_axis") if x.dim() > 1 else 0
             elif isinstance(value, Tensor) or not isinstance(value, (int, float)):
                 raise TypeError(f"{parameter.name} must be a number, got {type(value).__name__}")
@@ -158,12 +159,10 @@ class _Parameters:
         kinds, found = [], {f"p{k}_bits": _bits(number) for k, number in enumerate(self.numbers)}
         pointers: dict[str, Tensor] = {}
         for k, weight in enumerate(self.weights):
-            pointer, kind = weight, _ONE_VALUE
-            if weight is None:
-                pointer, kind = x, _NUMBER
-            elif self.varies(k) and self.axis == seen.view.kept:
+            pointer, kind = x if weight is None else weight, _NUMBER if weight is None else _ONE_VALUE
+            if self.varies(k) and self.axis == seen.view.kept:
                 kind = _PER_GROUP
-            elif self.varies(k):
+            elif weight is not None and self.varies(k):
                 # Groups along another axis: rare enough that a copy of x's size will do. All step alike.
                 shape = [-1 if axis == self.axis else 1 for axis in range(x.dim())]
                 pointer, kind = seen.add("w", weight.reshape(shape).expand(x.shape)), _PER_ELEMENT

@@ -393,7 +393,7 @@ def acon_sides(x, p):
     zero = per(x, 174.0, 1416.0)  # the lesser term is taken as 0 beyond, as it is for |x| < 2^100
     size = smaller(zero, tl.abs(z.head))
     less = tl.where(rising, tail, -tail)
-    kept = larger(smaller(less, lit(x, 0.05)), lit(x, -0.05))  # of an infinite head the tail is NaN
+    kept = larger(smaller(less, lit(x, 1.0)), lit(x, -1.0))  # of an infinite head the tail is NaN
     n = exponent(-size)
     r = remainder_of_sum(-size, -kept, n)
     ratio = expm1_ratio(r)

@@ -385,7 +385,7 @@ struct AconC : Activation {
     const V tail = fma(x, rate.tail, z.tail);
     const Mask rising = z.head > lit<V>(0);
     const V size = min(V(zero), abs(z.head)), less = select(rising, tail, -tail);
-    const V kept = max(min(less, lit<V>(0.05)), lit<V>(-0.05));  // of an infinite head the tail is NaN
+    const V kept = max(min(less, lit<V>(1)), lit<V>(-1));  // of an infinite head the tail is NaN
     const V n = exponent<-1>(size), r = remainder<-1>(size, kept, n), factor = expm1_ratio<-1>(r);
     const V power = ldexp(lit<V>(1), n);
     const V p = select(size >= V(zero), lit<V>(0), fma(factor, r, lit<V>(1)));

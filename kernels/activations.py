@@ -401,7 +401,7 @@ def acon_sides(x, p):
     part = tl.where(size >= zero, lit(x, 0.0), tl.fma(ratio, r, lit(x, 1.0)))
     below = tl.fma(ratio * power, r, power) + 1.0
     major, minor = tl.where(rising, p[0], p[1]), tl.where(rising, p[1], p[0])
-    return Sides(rising, size, part, n, below, major, minor, apart.head)
+    return Sides(rising, size + kept, part, n, below, major, minor, apart.head)
 
 
 @triton.jit
@@ -435,7 +435,7 @@ def acon_c_param_slope(x, y, p):
     s = acon_sides(x, p)
     up, down, high, low = acon_rates(s)
     of_major, of_minor = x * up, tl.where(down == 0, down, x * down)
-    d = tl.where(s.size >= per(x, 174.0, 1416.0), lit(x, 0.0), s.apart * finite(x))
+    d = tl.where(s.p == 0, lit(x, 0.0), s.apart * finite(x))
     return tl.where(s.rising, of_major, of_minor), tl.where(s.rising, of_minor, of_major), (d * low) * (d * high)
 
 

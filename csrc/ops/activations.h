@@ -357,7 +357,7 @@ struct AconC : Activation {
     const Sides s = sides(bounded(x));
     const Rates h = s.rates();
     const V of_major = x * h.up, of_minor = select(h.down == lit<V>(0), h.down, x * h.down);
-    const V d = select(s.size >= V(zero), lit<V>(0), apart.head * bounded(x));
+    const V d = select(s.p == lit<V>(0), lit<V>(0), apart.head * bounded(x));
     return {select(s.rising, of_major, of_minor), select(s.rising, of_minor, of_major), (d * h.low) * (d * h.high)};
   }
 
@@ -389,8 +389,13 @@ struct AconC : Activation {
     const V n = exponent<-1>(size), r = remainder<-1>(size, kept, n), factor = expm1_ratio<-1>(r);
     const V power = ldexp(lit<V>(1), n);
     const V p = select(size >= V(zero), lit<V>(0), fma(factor, r, lit<V>(1)));
-    return {
-        rising, size, p, n, fma(factor * power, r, power) + lit<V>(1), select(rising, p1, p2), select(rising, p2, p1)};
+    return {rising,
+            size + kept,
+            p,
+            n,
+            fma(factor * power, r, power) + lit<V>(1),
+            select(rising, p1, p2),
+            select(rising, p2, p1)};
   }
 };
 

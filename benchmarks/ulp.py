@@ -56,7 +56,10 @@ def float32_error(case: Case, x: np.ndarray, wide: np.ndarray) -> tuple[float, f
     with np.errstate(all="ignore"):
         y = case(x).astype(np.float64)
         expected = Case(case.name, case.parameters(np.dtype(np.float32)))(wide)
-        _, exponent = np.frexp(expected)
+        size = np.abs(expected)
+        if case.row.size is not None:
+            size = np.maximum(size, case.row.size(wide, *case.parameters(np.dtype(np.float32))))
+        _, exponent = np.frexp(size)
         error = np.ldexp(np.abs(y - expected), PRECISION - 1 - np.maximum(exponent - 1, SMALLEST))
         # Beyond the range of float32 the result is infinite, or the largest number where it rounds to that.
         beyond = np.abs(expected) > np.finfo(np.float32).max
@@ -66,8 +69,8 @@ def float32_error(case: Case, x: np.ndarray, wide: np.ndarray) -> tuple[float, f
     return float(error[worst]), float(x[worst])
 
 
-def float64_error(case: Case, x: np.ndarray, expected: list[object]) -> tuple[float, float]:
-    errors = [precise.ulps(y, reference) for y, reference in zip(case(x), expected, strict=True)]
+def float64_error(case: Case, x: np.ndarray, expected: list[object], sizes: list[object]) -> tuple[float, float]:
+    errors = [precise.ulps(*each) for each in zip(case(x), expected, sizes, strict=True)]
     worst = int(np.argmax(errors))
     return float(errors[worst]), float(x[worst])
 
@@ -87,12 +90,16 @@ def main() -> int:
     x32, x64 = patterns(options.stride), points(options.points)
     wide = x32.astype(np.float64)
     rows = []
+
+    def sample() -> np.ndarray:
+        return x64
+
     for case in track(PLAIN, description="ulp"):
-        exact = precise.values(case, lambda: x64)
+        exact, sizes = precise.values(case, sample), precise.sizes(case, sample)
         for isa in _core.supported_isas():
             geoact.set_isa(isa)
             e32, at32 = float32_error(case, x32, wide)
-            e64, at64 = float64_error(case, x64, exact)
+            e64, at64 = float64_error(case, x64, exact, sizes)
             wrong = {str(narrow): wrong_patterns(case, narrow) for narrow in NARROW}
             promise = case.row.ulp
             kept = e32 <= promise["float32"] and e64 <= promise["float64"] and not any(wrong.values())

@@ -48,7 +48,8 @@ from .statistics import (
     store_record,
 )
 
-# What is measured (LEVEL), where the first parameter comes from (WEIGHT), and how its gradient is reduced (PARAMETER).
+# What is measured (LEVEL), where a parameter comes from (a digit of WEIGHTS), and how its gradient is reduced (a digit
+# of PARAMETERS); digits to the base 4, that of the first parameter lowest.
 NOTHING: tl.constexpr = tl.constexpr(0)
 COUNTS: tl.constexpr = tl.constexpr(1)
 MOMENTS: tl.constexpr = tl.constexpr(2)
@@ -137,11 +138,11 @@ def offset(i0, i1, i2, stride0, stride1, WIDE: tl.constexpr):
 
 
 @triton.jit
-def parameters_at(
-    w_ptr, p_bits, q_bits, i0, i1, i2, keep, stride0, stride1,
+def parameter_at(
+    w_ptr, p_bits, i0, i1, i2, keep, stride0, stride1,
     WEIGHT: tl.constexpr, COLUMNS: tl.constexpr, COMPUTE: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
-    """The parameters of a tile's elements: the first may be a tensor."""
+    """One parameter of a tile's elements."""
     if WEIGHT == NUMBER:
         p = from_bits(p_bits, COMPUTE)
     elif WEIGHT == ONE_VALUE:
@@ -153,7 +154,44 @@ def parameters_at(
             p = tl.load(w_ptr + i1 + 0 * i2, mask=keep, other=0.0).to(COMPUTE)
     else:
         p = tl.load(w_ptr + offset(i0, i1, i2, stride0, stride1, WIDE), mask=keep, other=0.0).to(COMPUTE)
-    return p, from_bits(q_bits, COMPUTE)
+    return p
+
+
+@triton.jit
+def parameters_at(
+    w, bits, i0, i1, i2, keep, stride0, stride1,
+    WEIGHTS: tl.constexpr, COLUMNS: tl.constexpr, COMPUTE: tl.constexpr, WIDE: tl.constexpr,
+):  # fmt: skip
+    """The parameters of a tile's elements: those that an activation lacks are not used."""
+    W0: tl.constexpr = WEIGHTS % 4
+    W1: tl.constexpr = WEIGHTS // 4 % 4
+    W2: tl.constexpr = WEIGHTS // 16 % 4
+    W3: tl.constexpr = WEIGHTS // 64 % 4
+    return (
+        parameter_at(w[0], bits[0], i0, i1, i2, keep, stride0, stride1, W0, COLUMNS, COMPUTE, WIDE),
+        parameter_at(w[1], bits[1], i0, i1, i2, keep, stride0, stride1, W1, COLUMNS, COMPUTE, WIDE),
+        parameter_at(w[2], bits[2], i0, i1, i2, keep, stride0, stride1, W2, COLUMNS, COMPUTE, WIDE),
+        parameter_at(w[3], bits[3], i0, i1, i2, keep, stride0, stride1, W3, COLUMNS, COMPUTE, WIDE),
+    )
+
+
+@triton.jit
+def add_term(total, dy, slope, keep, REDUCED: tl.constexpr):
+    return total + tl.sum(tl.where(keep, dy * slope, 0.0), REDUCED).to(tl.float64)
+
+
+@triton.jit
+def add_terms(sums, dy, slopes, keep, TRAINED: tl.constexpr, REDUCED: tl.constexpr):
+    """The shares of a tile in the gradients of the trained parameters; sums that are not used stay."""
+    a, b, c, d = sums
+    a = add_term(a, dy, slopes[0], keep, REDUCED)
+    if TRAINED > 1:
+        b = add_term(b, dy, slopes[1], keep, REDUCED)
+    if TRAINED > 2:
+        c = add_term(c, dy, slopes[2], keep, REDUCED)
+    if TRAINED > 3:
+        d = add_term(d, dy, slopes[3], keep, REDUCED)
+    return a, b, c, d
 
 
 # --- the second level of the reduction ---------------------------------------------------------------------
@@ -252,16 +290,16 @@ def is_enabled(state_ptr):
 _NUMBERS = [
     "size0", "size1", "size2", "x_stride0", "x_stride1", "y_stride0", "y_stride1", "w_stride0", "w_stride1",
     "dy_stride0", "dy_stride1", "saved_stride0", "saved_stride1", "dx_stride0", "dx_stride1",
-    "p_bits", "q_bits", "saturation_bits", "tiles_of_program",
+    "p0_bits", "p1_bits", "p2_bits", "p3_bits", "saturation_bits", "tiles_of_program", "sums_step",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def forward(
-    x_ptr, y_ptr, w_ptr, state_ptr, partial_ptr, ticket_ptr,
+    x_ptr, y_ptr, w0_ptr, w1_ptr, w2_ptr, w3_ptr, state_ptr, partial_ptr, ticket_ptr,
     size0, size1, size2, x_stride0, x_stride1, y_stride0, y_stride1, w_stride0, w_stride1,
-    p_bits, q_bits, saturation_bits, tiles_of_program,
-    VALUE: tl.constexpr, SLOPE: tl.constexpr, SAVES_Y: tl.constexpr, WEIGHT: tl.constexpr, LEVEL: tl.constexpr,
+    p0_bits, p1_bits, p2_bits, p3_bits, saturation_bits, tiles_of_program,
+    VALUE: tl.constexpr, SLOPE: tl.constexpr, SAVES_Y: tl.constexpr, WEIGHTS: tl.constexpr, LEVEL: tl.constexpr,
     WHOLE: tl.constexpr, SINGLE: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
     GROUPS: tl.constexpr, WIDTH: tl.constexpr, LOCAL: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
@@ -271,15 +309,15 @@ def forward(
     ----------
     x_ptr, y_ptr : pointer to float16, bfloat16, float32 or float64
         Data of shape (size0, size1, size2) and strides (stride0, stride1, 1), in elements. y may be x.
-    w_ptr : pointer to any of these
-        First parameter: one value, one per group or one per element, as WEIGHT says; if NUMBER, p_bits is it.
+    w0_ptr, ... : pointer to any of these
+        Parameters: one value, one per group or one per element, as WEIGHTS says; if NUMBER, p0_bits, ... are it.
     state_ptr : pointer to float64
         The state, unless LEVEL is NOTHING; of one group if WHOLE.
     partial_ptr : pointer to float64
         Room for a record per program and group: [split][cell][group], or [cell][program] if WHOLE.
     ticket_ptr : pointer to int32
         Zeros: one for the launch and, unless SINGLE, one per block behind it. Zeros again afterwards.
-    p_bits, q_bits, saturation_bits : int
+    p0_bits, ..., saturation_bits : int
         Float64 numbers by their bits: the parameters, and the |slope| below which an element counts as saturated.
     tiles_of_program : int
         Tiles of a block that go to one split.
@@ -299,9 +337,10 @@ def forward(
         saturation = from_bits(saturation_bits, COMPUTE)
         lanes = no_counts((ROWS, LANES), COMPUTE)
         moments = no_moments((ROWS, LANES))
+    w, bits = (w0_ptr, w1_ptr, w2_ptr, w3_ptr), (p0_bits, p1_bits, p2_bits, p3_bits)
     for tile in range(begin, end):
         i0, i1, i2, keep = tile_at(tile, size0, size1, size2, COLUMNS, GROUPS, WIDTH, LOCAL, WIDE)
-        p = parameters_at(w_ptr, p_bits, q_bits, i0, i1, i2, keep, w_stride0, w_stride1, WEIGHT, COLUMNS, COMPUTE, WIDE)
+        p = parameters_at(w, bits, i0, i1, i2, keep, w_stride0, w_stride1, WEIGHTS, COLUMNS, COMPUTE, WIDE)
         x = tl.load(x_ptr + offset(i0, i1, i2, x_stride0, x_stride1, WIDE), mask=keep, other=0.0).to(COMPUTE)
         stored = VALUE(x, p).to(STORAGE)
         if GROUPS * WIDTH < THREADS:
@@ -360,28 +399,30 @@ def forward(
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def backward(
-    dy_ptr, saved_ptr, dx_ptr, w_ptr, dw_ptr, state_ptr, partial_ptr, sums_ptr, ticket_ptr,
+    dy_ptr, saved_ptr, dx_ptr, w0_ptr, w1_ptr, w2_ptr, w3_ptr, dw0_ptr, dw1_ptr, dw2_ptr, dw3_ptr,
+    state_ptr, partial_ptr, sums_ptr, ticket_ptr,
     size0, size1, size2, dy_stride0, dy_stride1, saved_stride0, saved_stride1, dx_stride0, dx_stride1,
-    w_stride0, w_stride1, p_bits, q_bits, tiles_of_program,
-    SLOPE: tl.constexpr, GRADIENT: tl.constexpr, PARAM_SLOPE: tl.constexpr, WEIGHT: tl.constexpr,
-    STORE: tl.constexpr, MEASURE: tl.constexpr, WHOLE: tl.constexpr, PARAMETER: tl.constexpr,
+    w_stride0, w_stride1, p0_bits, p1_bits, p2_bits, p3_bits, tiles_of_program, sums_step,
+    SLOPE: tl.constexpr, GRADIENT: tl.constexpr, PARAM_SLOPE: tl.constexpr, WEIGHTS: tl.constexpr,
+    STORE: tl.constexpr, MEASURE: tl.constexpr, WHOLE: tl.constexpr, PARAMETERS: tl.constexpr, TRAINED: tl.constexpr,
     SINGLE: tl.constexpr, COLUMNS: tl.constexpr, UNIT: tl.constexpr, WIDE: tl.constexpr,
     GROUPS: tl.constexpr, WIDTH: tl.constexpr, LOCAL: tl.constexpr, CHUNK: tl.constexpr,
 ):  # fmt: skip
-    """Dx = dy f'(x), the gradient of the first parameter, and the record of the gradients.
+    """Dx = dy f'(x), the gradients of trained parameters, and the record of the gradients.
 
     Parameters
     ----------
     dy_ptr, saved_ptr, dx_ptr : pointer to float16, bfloat16, float32 or float64
         As x_ptr of ``forward``. saved is x or y; dx, not written unless STORE, may be either input.
-    w_ptr, ticket_ptr, p_bits, q_bits, tiles_of_program
+    w0_ptr, ..., ticket_ptr, p0_bits, ..., tiles_of_program
         As for ``forward``.
-    dw_ptr : pointer to any of these types
-        Sum of dy df/dp over everything if PARAMETER is ONE_VALUE, over each group if PER_GROUP; not written if NUMBER.
+    dw0_ptr, ... : pointer to any of these types
+        Sums of dy df/dp, of the first TRAINED parameters: over everything where PARAMETERS says ONE_VALUE, over each
+        group where PER_GROUP.
     state_ptr, partial_ptr
         As for ``forward``, with the cells of a gradient; used if MEASURE.
     sums_ptr : pointer to float64
-        Room for partial sums of dw: [program], or [split][group].
+        Room for partial sums of dw: [program], or [split][group], ``sums_step`` apart from parameter to parameter.
     """
     STORAGE: tl.constexpr = dy_ptr.dtype.element_ty
     COMPUTE: tl.constexpr = tl.float64 if tl.float64 == STORAGE else tl.float32
@@ -399,11 +440,13 @@ def backward(
     if MEASURE:
         enabled = is_enabled(state_ptr)
         lanes = no_gradient((ROWS, LANES), COMPUTE)
-    if PARAMETER != NUMBER:
-        sums = tl.zeros((ROWS, LANES), tl.float64)
+    if TRAINED > 0:
+        nothing = tl.zeros((ROWS, LANES), tl.float64)
+        sums = (nothing, nothing, nothing, nothing)
+    w, bits = (w0_ptr, w1_ptr, w2_ptr, w3_ptr), (p0_bits, p1_bits, p2_bits, p3_bits)
     for tile in range(begin, end):
         i0, i1, i2, keep = tile_at(tile, size0, size1, size2, COLUMNS, GROUPS, WIDTH, LOCAL, WIDE)
-        p = parameters_at(w_ptr, p_bits, q_bits, i0, i1, i2, keep, w_stride0, w_stride1, WEIGHT, COLUMNS, COMPUTE, WIDE)
+        p = parameters_at(w, bits, i0, i1, i2, keep, w_stride0, w_stride1, WEIGHTS, COLUMNS, COMPUTE, WIDE)
         dy = tl.load(dy_ptr + offset(i0, i1, i2, dy_stride0, dy_stride1, WIDE), mask=keep, other=0.0).to(COMPUTE)
         at = offset(i0, i1, i2, saved_stride0, saved_stride1, WIDE)
         saved = tl.load(saved_ptr + at, mask=keep, other=0.0).to(COMPUTE)
@@ -417,36 +460,44 @@ def backward(
             if GROUPS * WIDTH < THREADS:
                 tl.debug_barrier()  # as in forward
             tl.store(dx_ptr + offset(i0, i1, i2, dx_stride0, dx_stride1, WIDE), stored, mask=keep)
-        if PARAMETER != NUMBER:
-            dp = dy * PARAM_SLOPE(saved, saved, p)
-            sums += tl.sum(tl.where(keep, dp, 0.0), REDUCED).to(tl.float64)
+        if TRAINED > 0:
+            sums = add_terms(sums, dy, PARAM_SLOPE(saved, saved, p), keep, TRAINED, REDUCED)
         if MEASURE:
             if enabled:
                 smallest = smallest_normal(dy, STORAGE)
                 lanes = combine_gradient(lanes, gradient_tile(dy, stored.to(COMPUTE), f, keep, smallest, REDUCED))
 
-    SPLIT_BY_GROUP: tl.constexpr = (MEASURE and not WHOLE) or PARAMETER == PER_GROUP
-    LUMPED: tl.constexpr = (MEASURE and WHOLE) or PARAMETER == ONE_VALUE
+    VARIES: tl.constexpr = (
+        PARAMETERS % 4 == PER_GROUP or PARAMETERS // 4 % 4 == PER_GROUP
+        or PARAMETERS // 16 % 4 == PER_GROUP or PARAMETERS // 64 % 4 == PER_GROUP
+    )  # fmt: skip
+    SPLIT_BY_GROUP: tl.constexpr = (MEASURE and not WHOLE) or VARIES
+    LUMPED: tl.constexpr = (MEASURE and WHOLE) or TRAINED > 0
     if SPLIT_BY_GROUP or LUMPED:
         groups, exists, number = groups_of(size0, size1, size2, COLUMNS, GROUPS)
         blocks, splits = tl.num_programs(0), tl.num_programs(1)
         programs, program = blocks * splits, tl.program_id(1) * blocks + tl.program_id(0)
-        if PARAMETER == PER_GROUP:
-            tl.store(sums_ptr + tl.program_id(1) * number + groups, tl.sum(sums, ALONG), mask=exists)
-        elif PARAMETER == ONE_VALUE:
-            tl.store(sums_ptr + program, tl.sum(tl.sum(sums, ALONG), 0))
+        dw = (dw0_ptr, dw1_ptr, dw2_ptr, dw3_ptr)
+        for k in tl.static_range(TRAINED):
+            here = sums_ptr + k * index(sums_step, True)
+            if PARAMETERS // 4**k % 4 == PER_GROUP:
+                tl.store(here + tl.program_id(1) * number + groups, tl.sum(sums[k], ALONG), mask=exists)
+            else:
+                tl.store(here + program, tl.sum(tl.sum(sums[k], ALONG), 0))
         if MEASURE:
             record = merge_gradient(lanes, ALONG)
             if WHOLE:
                 store_record(merge_gradient(record, 0), partial_ptr + program, programs, True, 0, GRADIENT_CELLS)
             else:
-                here = partial_ptr + tl.program_id(1) * (number * GRADIENT_CELLS) + groups
-                store_record(record, here, number, exists, 0, GRADIENT_CELLS)
+                there = partial_ptr + tl.program_id(1) * (number * GRADIENT_CELLS) + groups
+                store_record(record, there, number, exists, 0, GRADIENT_CELLS)
         if SPLIT_BY_GROUP:
             last = is_last_of_block(ticket_ptr, SINGLE)
             if last:
-                if PARAMETER == PER_GROUP:
-                    fold_sum(dw_ptr, sums_ptr, number, splits, groups, exists, CHUNK)
+                for k in tl.static_range(TRAINED):
+                    if PARAMETERS // 4**k % 4 == PER_GROUP:
+                        here = sums_ptr + k * index(sums_step, True)
+                        fold_sum(dw[k], here, number, splits, groups, exists, CHUNK)
                 if MEASURE and not WHOLE:
                     if enabled:
                         between = number * GRADIENT_CELLS
@@ -456,8 +507,10 @@ def backward(
             last = is_last(ticket_ptr, programs)
         if last:
             only = tl.zeros([1], tl.int64)
-            if PARAMETER == ONE_VALUE:
-                fold_sum(dw_ptr, sums_ptr, 1, programs, only, only == 0, CHUNK * GROUPS)
+            for k in tl.static_range(TRAINED):
+                if PARAMETERS // 4**k % 4 != PER_GROUP:
+                    here = sums_ptr + k * index(sums_step, True)
+                    fold_sum(dw[k], here, 1, programs, only, only == 0, CHUNK * GROUPS)
             if MEASURE:
                 if enabled:
                     if WHOLE:

@@ -14,6 +14,10 @@ import triton
 import triton.language as tl
 
 from .coefficients import (
+    ERF_RATIO_32,
+    ERF_RATIO_64,
+    EXP_BEND_32,
+    EXP_BEND_64,
     EXP_TAIL_32,
     EXP_TAIL_64,
     LN2_HIGH_32,
@@ -34,6 +38,7 @@ from .coefficients import (
 
 SIXTH_32, SIXTH_64 = tl.constexpr(float.fromhex("0x1.555554p-3")), tl.constexpr(1 / 6)
 SIXTH_REST_32, SIXTH_REST_64 = tl.constexpr(2.0**-24 / 6), tl.constexpr(2.0**-54 / 6)
+ROOT_OF_2: tl.constexpr = tl.constexpr(1.4142135623730950488)
 # Adding it leaves the integer part of a small number in the lowest bits of the significand.
 ROUND_32, ROUND_64 = tl.constexpr(1.5 * 2.0**23), tl.constexpr(1.5 * 2.0**52)
 # The same with twice the exponent bias added.
@@ -57,6 +62,13 @@ def per(x, narrow: tl.constexpr, wide: tl.constexpr):
 def lit(x, c: tl.constexpr):
     """C in the precision of x."""
     return per(x, c, c)
+
+
+@triton.jit
+def finite(x):
+    """X, infinities as the largest number."""
+    largest = per(x, 3.4028234663852886e38, 1.7976931348623157e308)
+    return larger(-1.0 * largest, smaller(largest, x))
 
 
 @triton.jit
@@ -149,6 +161,14 @@ def product(a, b):
 
 
 @triton.jit
+def difference(a, b):
+    """A - b, exactly (Knuth)."""
+    head = a - b
+    part = head - a
+    return Sum(head, (a - (head - part)) - (b + part))
+
+
+@triton.jit
 def product_plus(a, b, c):
     """A b + c for a c that is a multiple of the last place of the sum: with so few bits in c, head - c is exact."""
     head = tl.fma(a, b, c)
@@ -193,6 +213,16 @@ def exp_tail(r):
         result = horner(r, EXP_TAIL_64, 9)
     else:
         result = horner(r, EXP_TAIL_32, 4)
+    return result
+
+
+@triton.jit
+def exp_bend(r):
+    """The same, with a small relative error of its own."""
+    if r.dtype == tl.float64:
+        result = horner(r, EXP_BEND_64, 11)
+    else:
+        result = horner(r, EXP_BEND_32, 5)
     return result
 
 
@@ -344,6 +374,22 @@ def normal_tail(a):
     below = tl.fma(bounded + bounded, above, rest)
     density, times_a = tl.fma(ratio, r, lit(a, 1.0)), tl.fma(bounded * ratio, r, bounded)
     return NormalTail(density, times_a, above, below, n)
+
+
+@triton.jit
+def erf(u):
+    """A polynomial near 0, and 1 less the tail further out."""
+    size = tl.abs(u)
+    near = smaller(lit(u, 1.0), size)
+    if u.dtype == tl.float64:
+        rest = horner(near * near, ERF_RATIO_64, 12)
+    else:
+        rest = horner(near * near, ERF_RATIO_32, 6)
+    middle = tl.fma(near, rest, near)
+    tail = normal_tail(size * lit(u, ROOT_OF_2))
+    out = ldexp(tail.density * quotient(tail.above, tail.below), tail.n)
+    beyond = tl.fma(out, lit(u, -2.0), lit(u, 1.0))
+    return with_sign(tl.where(size > 1, beyond, middle), u)
 
 
 # --- edges -------------------------------------------------------------------------------------------------

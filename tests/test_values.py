@@ -27,7 +27,7 @@ def test_float32_error_is_within_the_promise_of_the_row(case, isa):
         return
     representable = np.isfinite(rounded)
     assert np.array_equal(y[~representable], rounded[~representable])
-    error = np.where(representable, ulps(y, expected, FLOAT32), 0)
+    error = np.where(representable, ulps(y, expected, FLOAT32, case.size(x, FLOAT32)), 0)
     worst = np.argmax(error)
     assert error[worst] <= case.row.ulp["float32"], f"{error[worst]:.3f} ulp at x = {x[worst]!r}"
 
@@ -36,7 +36,8 @@ def test_float32_error_is_within_the_promise_of_the_row(case, isa):
 def test_float64_error_is_within_the_promise_of_the_row(case, isa):
     x = inputs.float64_sample()
     expected = precise.values(case, inputs.float64_sample)
-    errors = [precise.ulps(y, reference) for y, reference in zip(case(x), expected, strict=True)]
+    sizes = precise.sizes(case, inputs.float64_sample)
+    errors = [precise.ulps(*each) for each in zip(case(x), expected, sizes, strict=True)]
     worst = int(np.argmax(errors))
     assert errors[worst] <= case.row.ulp["float64"], f"{errors[worst]:.3f} ulp at x = {x[worst]!r}"
 
@@ -61,7 +62,7 @@ def test_nan_and_infinities_are_those_of_torch(case, isa, dtype):
     y = case(x).astype(np.float64)
     far = case.value(np.array([1e300, -1e300]), np.dtype(np.float64))
     high = np.inf if far[0] > 1e200 else far[0]
-    low = np.nan if case.name in NAN_AT_MINUS_INFINITY else -np.inf if far[1] < -1e200 else far[1]
+    low = np.nan if case.name in NAN_AT_MINUS_INFINITY else np.sign(far[1]) * np.inf if abs(far[1]) > 1e200 else far[1]
     np.testing.assert_array_equal(y, np.array([np.nan, high, low]))
 
 
@@ -71,16 +72,20 @@ def test_nan_of_any_payload_stays_nan(case, isa):
     assert np.isnan(case(patterns.view(np.float32))).all()
 
 
+ADDS_ZERO = {"dyt", "derf"}  # the bias: -0 + 0 is 0
+
+
 @each_row
 def test_value_at_zero_and_its_sign(case, isa, dtype):
     y = case(np.array([0.0, -0.0]).astype(dtype)).astype(np.float64)
     at_zero, below = case.value(np.array([0.0, -1e-3]), dtype)
     if at_zero:
-        np.testing.assert_allclose(y, at_zero, rtol=float(2.0**-7 if dtype in NARROW else 2.0**-22))
+        rtol = float(2.0**-7 if dtype in NARROW else 2.0**-22)
+        np.testing.assert_allclose(y, at_zero, rtol=rtol, atol=inputs.smallest(dtype) / 2)
         return
     assert np.array_equal(y, [0, 0])
     assert not np.signbit(y[0])
-    if below:  # the function leaves zero on this side, so minus zero is a small negative number
+    if below and case.name not in ADDS_ZERO:  # the function leaves zero: minus zero is a small negative number
         assert np.signbit(y[1])
 
 
@@ -93,7 +98,8 @@ def test_sign_and_order_are_those_of_the_reference(case, isa):
     if (np.diff(expected) >= 0).all():
         above = y[1:]
         finite = np.isfinite(above)  # below plus infinity anything is in order
-        allowed = 2 * case.row.ulp["float32"] * np.maximum(np.abs(above[finite]) * 2.0**-23, 2.0**-149)
+        size = np.maximum(np.abs(above), case.size(x, FLOAT32)[1:])[finite]
+        allowed = 2 * case.row.ulp["float32"] * np.maximum(size * 2.0**-23, 2.0**-149)
         assert (above[finite] - y[:-1][finite] >= -allowed).all()
 
 

@@ -43,7 +43,7 @@ Outcome run(const Request& request) {
   }
   try {
     auto* stats = static_cast<Accumulator*>(request.accumulator);
-    finish(p.call, p.in[0], p.parameters, stats, request.parameter_gradient, request.locked);
+    finish(p.call, p.in[0], p.parameters, stats, {request.parameter_gradient, {}}, request.locked);
   } catch (const py::builtin_exception& error) {
     if (request.locked) error.set_error();
     return Outcome::failed;

@@ -23,10 +23,10 @@ struct Request {
   bool in_place;    // `out` is one of the inputs; else it shares no memory with them
   int numbers = 0;  // parameters given as numbers
   double number[max_parameters];
-  bool weighted = false;  // the one parameter is an array instead, of one value or one per channel
+  bool weighted = false;  // the first parameter is an array instead, of one value or one per channel
   Described weight;
   int64_t channel_axis = 1;
-  double* parameter_gradient = nullptr;  // backward of a trainable activation: one per value of the parameter
+  double* parameter_gradient = nullptr;  // backward of an activation with one trained parameter: one per value of it
   void* accumulator = nullptr;           // as Api::accumulator gave it, or null: nothing is measured
   bool locked;                           // the caller holds the interpreter lock; it must where there is an accumulator
 };

@@ -197,7 +197,8 @@ Memory aside(Call& call, const Tensor& x) {
 
 // --- calls -------------------------------------------------------------------------------------------------
 
-void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* gradient) {
+void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats,
+                   void* const (&gradient)[max_parameters]) {
   const py::gil_scoped_acquire lock;  // memory comes from Python
   const cuda::Backend& backend = *x.backend;
   // Rows are new memory at every call: of one that is not measured there is none.
@@ -205,13 +206,17 @@ void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Ac
   cuda::Request request;
   request.id = x.device.id;
   request.stream = x.stream;
-  for (int k = 0; k < max_parameters; ++k) request.number[k] = parameters.number[k];
-  if (parameters.weighted) {
-    request.weight = parameters.weight.array.data;
-    request.weight_stride = parameters.weight.rank ? parameters.weight.array.stride[0] / x.item_size : 0;
+  for (int k = 0; k < max_parameters; ++k) {
+    request.number[k] = parameters.number[k];
+    if (parameters.weighted[k]) {
+      const Tensor& weight = parameters.weight[k];
+      request.weight[k] = weight.array.data;
+      request.weight_stride[k] = weight.size > 1 ? weight.array.stride[0] / x.item_size : 0;
+    }
+    request.gradient[k] = gradient[k];
+    request.gradient_in_double[k] = !parameters.weighted[k];
+    request.trained += gradient[k] != nullptr;
   }
-  request.gradient = gradient;
-  request.gradient_in_double = !parameters.weighted;
   std::shared_ptr<DeviceRecords> records;
   Grouping grouping;
   if (stats) {

@@ -66,7 +66,8 @@ class DeviceRecords {
 
 // Runs the call on x's device and adds its record to `stats` there. `gradient`, where there is one, gets the gradient
 // of the weight: `call.parameters` values of the data's type, or one float64 where the weight is a number.
-void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* gradient);
+void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats,
+                   void* const (&gradient)[max_parameters]);
 
 void register_device(py::module_& m);
 

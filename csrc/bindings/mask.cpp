@@ -49,11 +49,11 @@ py::object run(Direction direction, py::handle x_object, const char* x_name, uin
   Call call = begin(direction, relu(), inputs, 1, out.tensor.array, out.in_place);
   const Parameters none{};
   if (!x.backend || x.size == 0) {
-    finish(call, x, none, stats, nullptr, true, mask);
+    finish(call, x, none, stats, {}, true, mask);
     return std::move(out.object);
   }
   if (stats) {  // a launch that measures, then one that makes the bits of y: relu(y) is y
-    finish(call, x, none, stats, nullptr);
+    finish(call, x, none, stats, {});
     call.in[0] = call.out[0];
   }
   try {

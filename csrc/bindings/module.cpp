@@ -3,6 +3,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <numeric>
+
 #include "../cpu/dispatch.h"
 #include "../cpu/pool.h"
 #include "accumulator.h"
@@ -33,37 +36,40 @@ py::object forward(int activation, py::handle x_object, py::tuple values, py::tu
   const Tensor* inputs[] = {&x};
   Call call = begin(Direction::forward, activation, inputs, 1, out.tensor.array, out.in_place);
   if (values.size()) place_parameters(call, held, axis);
-  finish(call, x, held, stats, nullptr);
+  finish(call, x, held, stats, {});
   return std::move(out.object);
 }
 
-// Where the gradient of a parameter goes: float64 on the CPU; on a device an array like the parameter, or one float64
-// there if that is a number.
-struct Gradient {
-  py::object object;
-  void* data;
-};
-Gradient new_gradient(const Tensor& dy, const Parameters& held, py::handle given) {
-  if (!dy.backend || dy.size == 0) {
-    py::object array = new_float64({held.size[0]});
-    return {array, float64_data(array)};
-  }
+// Where the gradient of parameter k goes on a device: an array like the parameter, or one float64 there if that is a
+// number.
+py::object new_gradient(const Tensor& dy, const Parameters& held, int k, py::handle given, void*& data) {
   if (!given.is_none()) {
-    const Tensor tensor = view(given, "gradient");
-    return {py::reinterpret_borrow<py::object>(given), tensor.array.data};
+    data = view(given, "gradient").array.data;
+    return py::reinterpret_borrow<py::object>(given);
   }
-  if (held.weighted) {
-    Output out = output(py::none(), "gradient", held.weight, {}, {});
-    return {std::move(out.object), out.tensor.array.data};
+  if (held.weighted[k]) {
+    Output out = output(py::none(), "gradient", held.weight[k], {}, {});
+    data = out.tensor.array.data;
+    return std::move(out.object);
   }
   const Memory memory = allocate(dy, sizeof(double));
-  if (!dy.numpy) return {foreign_number(dy, memory), memory.address};
-  return {memory.owner.attr("view")("f8"), memory.address};
+  data = memory.address;
+  return dy.numpy ? memory.owner.attr("view")("f8") : foreign_number(dy, memory);
+}
+
+// Of `sums`, one per channel, as many as the parameter has values: those of one value are added up in their order.
+py::object host_gradient(const double* sums, int64_t channels, int64_t values) {
+  py::object array = new_float64({values});
+  if (values == channels)
+    std::copy_n(sums, values, float64_data(array));
+  else if (values == 1)
+    *float64_data(array) = std::accumulate(sums, sums + channels, 0.0);
+  return array;
 }
 
 py::object backward(int activation, py::handle dy_object, py::handle saved_object, const std::string& saved_name,
                     py::tuple values, py::tuple names, py::handle out_object, Accumulator* stats, int64_t channel_axis,
-                    py::handle gradient_object) {
+                    py::handle gradient_objects) {
   Tensor dy = view(dy_object, "dy");
   const Tensor saved = view(saved_object, saved_name.c_str());
   if (!saved.backend) dy.backend = nullptr;
@@ -77,14 +83,29 @@ py::object backward(int activation, py::handle dy_object, py::handle saved_objec
   const Tensor* inputs[] = {&dy, &saved};
   Call call = begin(Direction::backward, activation, inputs, 2, out.tensor.array, out.in_place);
   place_parameters(call, held, axis);
-  if (!activation_rows()[size_t(activation)].trainable) {
-    finish(call, dy, held, stats, nullptr);
+  const int trained = activation_rows()[size_t(activation)].trainable;
+  if (!trained) {
+    finish(call, dy, held, stats, {});
     return std::move(out.object);
   }
-  call.parameters = held.size[0];
-  Gradient gradient = new_gradient(dy, held, gradient_object);
-  finish(call, dy, held, stats, gradient.data);
-  return py::make_tuple(std::move(out.object), std::move(gradient.object));
+  py::tuple result(size_t(1 + trained));
+  result[0] = std::move(out.object);
+  call.parameters = *std::max_element(held.size, held.size + trained);
+  GradientRoom room;
+  std::vector<double> sums;
+  const bool on_host = !dy.backend || dy.size == 0;
+  if (on_host) {
+    sums.resize(size_t(trained * call.parameters));
+    room.host = sums.data();
+  }
+  const bool given = !gradient_objects.is_none();
+  for (int k = 0; k < trained && !on_host; ++k)
+    result[size_t(1 + k)] = new_gradient(
+        dy, held, k, given ? py::object(gradient_objects[py::int_(k)]) : py::object(py::none()), room.device[k]);
+  finish(call, dy, held, stats, room);
+  for (int k = 0; k < trained && on_host; ++k)
+    result[size_t(1 + k)] = host_gradient(sums.data() + k * call.parameters, call.parameters, held.size[k]);
+  return result;
 }
 
 // As above, for any number of arrays: if one of them is the CPU kernels', all of the call is.
@@ -109,7 +130,7 @@ py::object gated_forward(int gate_number, py::handle gate_object, py::handle up_
   Call call = begin(Direction::forward, gate_number, inputs, 2, out.tensor.array, out.in_place);
   call.gated = true;
   place_parameters(call, held, 0);
-  finish(call, gate, held, stats, nullptr);
+  finish(call, gate, held, stats, {});
   return std::move(out.object);
 }
 
@@ -134,7 +155,7 @@ py::object gated_backward(int gate_number, py::handle dy_object, py::handle gate
   call.outputs = 2;
   call.out[1] = dup.tensor.array;
   place_parameters(call, held, 0);
-  finish(call, dy, held, stats, nullptr);
+  finish(call, dy, held, stats, {});
   return py::make_tuple(std::move(dgate.object), std::move(dup.object));
 }
 
@@ -181,7 +202,7 @@ PYBIND11_MODULE(_core, m) {
         py::arg("stats").none(true), py::arg("channel_axis"));
   m.def("backward", &backward, py::arg("activation"), py::arg("dy"), py::arg("saved"), py::arg("saved_name"),
         py::arg("values"), py::arg("names"), py::arg("out"), py::arg("stats").none(true), py::arg("channel_axis"),
-        py::arg("gradient") = py::none());
+        py::arg("gradients") = py::none());
 
   m.def("gated_forward", &gated_forward, py::arg("number"), py::arg("gate"), py::arg("up"), py::arg("values"),
         py::arg("names"), py::arg("out"), py::arg("stats").none(true));

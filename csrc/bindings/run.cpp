@@ -50,7 +50,7 @@ constexpr int64_t worth_releasing = 8192;  // elements; below, handing the lock 
 }  // namespace
 
 // The accumulator changes only after the kernel has run, with the lock held again, so a failure leaves it as it was.
-void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* parameter_gradient,
+void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, const GradientRoom& room,
             bool locked, uint8_t* mask) {
   if (stats && stats->tiers().any()) {
     if (mask) throw py::value_error("stats was made with histogram=, pairs= or sketch=, which no mask is measured with");
@@ -59,7 +59,7 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
     if (x.backend && x.size > 0)
       throw py::value_error("stats was made with histogram=, pairs= or sketch=, which this device does not measure");
   }
-  if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, parameter_gradient);
+  if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, room.device);
   if (stats && !stats->enabled()) stats = nullptr;
   Grouping grouping;
   std::vector<double> cells, tier_cells;
@@ -81,7 +81,7 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
     else if (mask)
       execute_masked(call, mask, stats ? cells.data() : nullptr);
     else
-      execute(call, stats ? cells.data() : nullptr, static_cast<double*>(parameter_gradient));
+      execute(call, stats ? cells.data() : nullptr, room.host);
   }
   if (stats) stats->absorb(grouping, x.dtype, cells, tier_cells);
 }

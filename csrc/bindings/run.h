@@ -22,8 +22,12 @@ void require(const Accumulator* stats, Direction direction, const Tensor& x);
 // Runs the call and adds its record to `stats`. `locked` tells whether the caller holds the interpreter lock, which it
 // must where there are statistics; long calls let go of it.
 // `mask`: of ReLU on the CPU, its bits (cpu/mask_call.h).
-// `parameter_gradient`: float64 values on the CPU; on a device see run_on_device.
-void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, void* parameter_gradient,
+// Where the gradients of trained parameters go: [trained][call.parameters] on the CPU; on a device see run_on_device.
+struct GradientRoom {
+  double* host = nullptr;
+  void* device[max_parameters] = {};
+};
+void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, const GradientRoom& room,
             bool locked = true, uint8_t* mask = nullptr);
 
 void register_api(py::module_& m);   // api.h

@@ -265,8 +265,8 @@ void Parameters::put_array(int k, const std::string& name, const Tensor& value, 
     throw py::value_error(name + " is on the device " + device_text(value) + ", but x is on " + device_text(x) +
                           "; they must be equal");
   if (x.backend) {
-    weighted = true;
-    weight = value;
+    weighted[k] = true;
+    weight[k] = value;
     size[k] = value.size;
     return;
   }

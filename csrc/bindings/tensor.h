@@ -62,10 +62,10 @@ class Parameters {
 
   const void* data[max_parameters] = {};
   int64_t size[max_parameters] = {};  // 1, or one per channel
-  // The same as they came, for a device: numbers, or one array that lies there.
+  // The same as they came, for a device: numbers, or arrays that lie there.
   double number[max_parameters] = {};
-  bool weighted = false;
-  Tensor weight;
+  bool weighted[max_parameters] = {};
+  Tensor weight[max_parameters];
 
  private:
   static constexpr int padding = 16;

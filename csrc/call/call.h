@@ -6,7 +6,7 @@
 
 namespace geoact {
 
-inline constexpr int max_parameters = 2;
+inline constexpr int max_parameters = 4;
 inline constexpr int max_rank = 64;  // NumPy's
 inline constexpr int max_inputs = 3, max_outputs = 2, max_arrays = max_inputs + max_outputs;
 
@@ -52,7 +52,7 @@ struct Call {
   int64_t parameter_step[max_rank];
   const void* parameter[max_parameters] = {};  // on the CPU: compute type, padded by one vector
   bool parameter_varies[max_parameters] = {};
-  int64_t parameters = 0;  // how many gradients the trainable parameter has
+  int64_t parameters = 0;  // how many gradients each trained parameter has: 1, or one per channel
   double saturation = 0;
   bool in_place = false;
   Tiers tiers;

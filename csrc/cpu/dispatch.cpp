@@ -203,7 +203,7 @@ struct Job {
   const Kernels* kernels;
   Split split;
   double *cells, *parameter_gradient;
-  int64_t record, parameters;  // doubles per part
+  int64_t record;  // doubles per part
 };
 
 void run_part(void* context, int64_t i) {
@@ -221,7 +221,7 @@ void run_part(void* context, int64_t i) {
         task.parameter[k] = static_cast<const char*>(task.parameter[k]) +
                             begin * axis.parameter * (job.kernels->item_size == 8 ? 8 : 4);
     if (job.parameter_gradient)
-      task.parameter_gradient = job.parameter_gradient + i * job.parameters + begin * axis.parameter;
+      task.parameter_gradient = job.parameter_gradient + i * task.trained * task.parameters + begin * axis.parameter;
   }
   if (job.cells) task.cells = job.cells + i * job.record;
   task.scratch = thread_scratch();
@@ -257,17 +257,19 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
   const Kernels& kernels = *active_isa().kernels[int(call.dtype)];
   const int64_t total = elements_of(call);
   if (cells) init_cells(call.direction, call.level, cells, call.groups);
-  if (parameter_gradient) std::fill_n(parameter_gradient, call.parameters, 0.0);
+  const int trained = parameter_gradient ? activation_rows()[size_t(call.activation)].trainable : 0;
+  if (parameter_gradient) std::fill_n(parameter_gradient, trained * call.parameters, 0.0);
   if (total == 0) return;
 
   Task task = task_of(call, cells);
   task.parameter_gradient = parameter_gradient;
+  task.parameters = call.parameters;
+  task.trained = trained;
   // The order in which a parameter's gradient is summed must not depend on whether statistics are asked for.
   if (cells && call.groups > 1 && !parameter_gradient) join_short_runs(task);
 
-  Job job{&task,          &kernels, split(task, cells ? call.groups : 1, total),
-          nullptr,        nullptr,  cells ? cells_per_group(call.direction, call.level) * call.groups : 0,
-          call.parameters};
+  Job job{&task,   &kernels, split(task, cells ? call.groups : 1, total),
+          nullptr, nullptr,  cells ? cells_per_group(call.direction, call.level) * call.groups : 0};
   const int64_t parts = job.split.parts;
   if (parts == 1) {
     task.scratch = thread_scratch();
@@ -284,14 +286,15 @@ void execute(const Call& call, double* cells, double* parameter_gradient) {
     job.cells = records.get();
   }
   if (parameter_gradient) {
-    gradients.resize(size_t(parts * call.parameters));
+    gradients.resize(size_t(parts * trained * call.parameters));
     job.parameter_gradient = gradients.data();
   }
   parallel_for(parts, run_part, &job);
   if (job.cells)
     for (int64_t i = 0; i < parts; ++i)
       kernels.combine(call.direction, call.level, cells, records.get() + i * job.record, call.groups);
-  for (size_t i = 0; i < gradients.size(); ++i) parameter_gradient[i % size_t(call.parameters)] += gradients[i];
+  for (size_t i = 0; i < gradients.size(); ++i)
+    parameter_gradient[i % size_t(trained * call.parameters)] += gradients[i];
 }
 
 bool streams(int64_t bytes) { return bytes > streamed_from(false); }

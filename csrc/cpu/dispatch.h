@@ -26,8 +26,8 @@ const std::vector<FieldRow>& fields(Direction direction);
 int cells_per_group(Direction direction, int level);
 void init_cells(Direction direction, int level, double* cells, int64_t groups);
 
-// Runs the call. `cells` [cells_per_group][groups] and `parameter_gradient` [parameters] are overwritten with what this
-// call saw; either may be null.
+// Runs the call. `cells` [cells_per_group][groups] and `parameter_gradient` [trained][parameters] are overwritten with
+// what this call saw; either may be null.
 void execute(const Call& call, double* cells, double* parameter_gradient);
 
 // A forward call with opt-in tiers; `tier_cells` [tier_cells_of] likewise. One pass over memory.

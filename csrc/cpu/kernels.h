@@ -21,7 +21,7 @@ struct Block {
   void* lanes;            // accumulators; strip k uses lanes[k * lanes_step]
   const void* shift;      // likewise
   int64_t lanes_step;     // 0: all strips share one set, 1: one each
-  void* parameter_lanes;  // one vector per strip
+  void* parameter_lanes;  // max_parameters vectors per strip
   void* past_cache;       // where a flat block's output goes instead of `out[0]`, or null
 };
 
@@ -41,8 +41,10 @@ struct Task {
   double saturation;
   double* cells;  // [field][groups]
   int64_t groups;
-  double* parameter_gradient;  // [parameters], or null
-  void* scratch;               // scratch_bytes of the running thread's own, 64-byte aligned
+  double* parameter_gradient;  // [trained][parameters], or null
+  int64_t parameters;
+  int trained;    // how many parameters have a gradient
+  void* scratch;  // scratch_bytes of the running thread's own, 64-byte aligned
 };
 
 // A matrix of ReLU's elements and their bits (call/mask.h). Steps count bytes; `mask` goes one byte every 8 columns.
@@ -102,7 +104,8 @@ struct FieldRow {
 struct ActivationRow {
   const char* name;
   int parameters;
-  bool saves_y, trainable;
+  bool saves_y;
+  int trainable;  // so many of the parameters, from the first on
 };
 
 }  // namespace geoact

@@ -55,17 +55,10 @@ struct FirstFew {
 template <class V, template <class> class A>
 GEOACT_INLINE A<V> activation_at(const Block& block, int64_t column) {
   using T = typename V::scalar;
-  constexpr int count = A<V>::parameters;
-  const auto parameter = [&](int k) -> V {
+  return with_parameters<A<V>>([&](int k) -> V {
     const T* p = static_cast<const T*>(block.parameter[k]);
     return block.parameter_stride[k] ? storage<V, T>::load(p + column) : V(*p);
-  };
-  if constexpr (count == 0)
-    return A<V>{};
-  else if constexpr (count == 1)
-    return A<V>(parameter(0));
-  else
-    return A<V>(parameter(0), parameter(1));
+  });
 }
 
 // Whole or partial vectors between memory and registers. A partial one goes through a buffer: no byte outside the
@@ -124,7 +117,7 @@ struct Forward {
   static constexpr int item_size = sizeof(S);
   static constexpr Shortcuts shortcuts = shortcuts_of<A<V>, S>;
   static constexpr bool slope_from_second = A<V>::saves == Saves::y;  // cheap there: no need to keep it
-  static constexpr bool reduces_parameter = false;
+  static constexpr int trained = 0;
 
   // One vector of elements: `y` is stored, (x, y, f) is what the statistics see.
   template <bool Stored, bool Measured, class Sink>
@@ -132,7 +125,7 @@ struct Forward {
                                     const Sink& sink) {
     const V x = load_some<V>(at_row<S>(block, 0, row, column), count), y = storage<V, S>::round(a.value(x));
     if constexpr (Stored) store_some(at_output<S>(block, 0, row, column), y, count);
-    if constexpr (Measured) sink(x, y, a.slope(x, y), V(0));
+    if constexpr (Measured) sink(x, y, a.slope(x, y), Slopes<V, 0>{});
   }
 };
 
@@ -143,7 +136,7 @@ struct Backward {
   static constexpr int item_size = sizeof(S);
   static constexpr Shortcuts shortcuts = shortcuts_of<A<V>, S>;
   static constexpr bool slope_from_second = false;
-  static constexpr bool reduces_parameter = A<V>::trainable;
+  static constexpr int trained = A<V>::trainable;
 
   template <bool Stored, bool Measured, class Sink>
   static GEOACT_INLINE void element(const A<V>& a, const Block& block, int64_t row, int64_t column, int count,
@@ -153,9 +146,12 @@ struct Backward {
     const V y = A<V>::saves == Saves::y ? saved : storage<V, S>::round(a.value(saved));
     const V f = a.slope(saved, y), dx = storage<V, S>::round(gradient<V, A>(a, dy, saved, y, f));
     if constexpr (Stored) store_some(at_output<S>(block, 0, row, column), dx, count);
-    V dp(0);
-    if constexpr (reduces_parameter) dp = dy * a.param_slope(saved, y);
-    if constexpr (Measured || reduces_parameter) sink(dy, dx, f, dp);
+    Slopes<V, trained> dp{};
+    if constexpr (trained > 0) {
+      dp = a.param_slope(saved, y);
+      for (int k = 0; k < trained; ++k) dp.of[k] = dy * dp.of[k];
+    }
+    if constexpr (Measured || trained > 0) sink(dy, dx, f, dp);
   }
 };
 
@@ -173,7 +169,7 @@ struct GatedForward : Forward<G, S> {
       store_some(at_output<S>(block, 0, row, column), storage<V, S>::round(f * g.factor(up)), count);
     if constexpr (Measured) {
       const V y = storage<V, S>::round(f);
-      sink(gate, y, g.slope(gate, y), V(0));
+      sink(gate, y, g.slope(gate, y), Slopes<V, 0>{});
     }
   }
 };
@@ -196,7 +192,7 @@ struct GatedBackward : Backward<G, S> {
       store_some(at_output<S>(block, 0, row, column), dgate, count);
       store_some(at_output<S>(block, 1, row, column), dup, count);
     }
-    if constexpr (Measured) sink(df, dgate, slope, V(0));
+    if constexpr (Measured) sink(df, dgate, slope, Slopes<V, 0>{});
   }
 };
 
@@ -207,7 +203,7 @@ GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t colu
   using Statistics = typename Pass::Statistics;
   constexpr bool measured = L != Level::none;
   const A<V> a = activation_at<V, A>(block, column);
-  if constexpr (!measured && !Pass::reduces_parameter) {
+  if constexpr (!measured && Pass::trained == 0) {
     for (int r = 0; r < rows; ++r)
       Pass::template element<true, false>(a, block, row + r, column, Partial ? count : V::W, [](auto...) {});
   } else {
@@ -224,11 +220,13 @@ GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t colu
         return Everything{};
     }();
     Lanes local;
-    V parameter_sum(0);
+    using Terms = Slopes<V, Pass::trained>;
+    Terms sum{};
     if constexpr (measured) local.clear();
-    const auto take = [&](V u, V v, V f, V dp) __attribute__((always_inline)) {
+    const auto take = [&](V u, V v, V f, const Terms& dp) __attribute__((always_inline)) {
       if constexpr (measured) local.template add<Pass::shortcuts>(u, v, f, keep, shift, limits);
-      if constexpr (Pass::reduces_parameter) parameter_sum += keep.value(dp, V(0));
+      if constexpr (Pass::trained > 0)
+        for (int k = 0; k < Pass::trained; ++k) sum.of[k] += keep.value(dp.of[k], V(0));
     };
     if constexpr (A<V>::brief) {
       for (int r = 0; r < rows; ++r)
@@ -236,25 +234,25 @@ GEOACT_INLINE void strip(const Block& block, int64_t row, int rows, int64_t colu
     } else {
       // Two short loops over values that stay in L1, not one long one: the sums wait for y, and together with the long
       // chain of operations behind y they would fill the scheduler before the next vector's chain can start.
-      V first[rows_per_fold], second[rows_per_fold], slope[rows_per_fold], parameter[rows_per_fold];
+      V first[rows_per_fold], second[rows_per_fold], slope[rows_per_fold];
+      Terms terms[rows_per_fold];
 #pragma GCC unroll 2
       for (int r = 0; r < rows; ++r)
         Pass::template element<true, true>(a, block, row + r, column, Partial ? count : V::W,
-                                           [&](V u, V v, V f, V dp) __attribute__((always_inline)) {
+                                           [&](V u, V v, V f, const Terms& dp) __attribute__((always_inline)) {
                                              first[r] = u;
                                              second[r] = v;
                                              if constexpr (!Pass::slope_from_second) slope[r] = f;
-                                             if constexpr (Pass::reduces_parameter) parameter[r] = dp;
+                                             if constexpr (Pass::trained > 0) terms[r] = dp;
                                            });
 #pragma GCC unroll 4
       for (int r = 0; r < rows; ++r)
-        take(first[r], second[r], Pass::slope_from_second ? a.slope(first[r], second[r]) : slope[r],
-             Pass::reduces_parameter ? parameter[r] : V(0));
+        take(first[r], second[r], Pass::slope_from_second ? a.slope(first[r], second[r]) : slope[r], terms[r]);
     }
     if constexpr (measured) static_cast<Lanes*>(block.lanes)[index].fold(local);
-    if constexpr (Pass::reduces_parameter) {
-      V* sum = static_cast<V*>(block.parameter_lanes) + column / V::W;
-      *sum = *sum + parameter_sum;
+    if constexpr (Pass::trained > 0) {
+      V* const lanes = static_cast<V*>(block.parameter_lanes) + column / V::W * max_parameters;
+      for (int k = 0; k < Pass::trained; ++k) lanes[k] += sum.of[k];
     }
   }
 }
@@ -288,7 +286,7 @@ void examine_block(const Block& block, double* first, double* second, double* sl
       const int count = int(block.columns - column < V::W ? block.columns - column : V::W);
       const int64_t at = row * block.columns + column;
       Pass::template element<false, true>(activation_at<V, A>(block, column), block, row, column, count,
-                                          [&](V a, V b, V f, V) {
+                                          [&](V a, V b, V f, auto) {
                                             for (int i = 0; i < count; ++i) {
                                               first[at + i] = double(a.v[i]);
                                               second[at + i] = double(b.v[i]);

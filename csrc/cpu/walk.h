@@ -185,7 +185,7 @@ class Walk {
       past_cache_.begin(at.out[0]);
       block.past_cache = &past_cache_;
     }
-    parameter_lanes_[0] = V(T(0));
+    clear_parameters(1);
     double record[Statistics::size];
     if constexpr (measured) load_record(record, at.group);
     for (int64_t start = 0; start < total; start += flat_tile) {
@@ -209,7 +209,13 @@ class Walk {
     }
     if (past_cache) past_cache_.end();
     if constexpr (measured) store_record(record, at.group);
-    if (task_.parameter_gradient) task_.parameter_gradient[at.parameter] += ToOne<V>::sum(parameter_lanes_[0]);
+    for (int k = 0; k < task_.trained; ++k)
+      task_.parameter_gradient[k * task_.parameters + at.parameter] += ToOne<V>::sum(parameter_lanes_[0][k]);
+  }
+
+  void clear_parameters(int64_t strips) {
+    for (int64_t s = 0; s < strips; ++s)
+      for (int k = 0; k < task_.trained; ++k) parameter_lanes_[s][k] = V(T(0));
   }
 
   void load_record(double* record, int64_t group) const {
@@ -341,7 +347,7 @@ class Walk {
       for (int64_t s = 0; s < (block.lanes_step ? strips : 1); ++s) lanes_[s].clear();
       if constexpr (shifted) choose_shifts(block, panel);
     }
-    for (int64_t s = 0; s < strips; ++s) parameter_lanes_[s] = V(T(0));
+    clear_parameters(strips);
     if (direct)
       kernels_.run(block);
     else
@@ -352,7 +358,7 @@ class Walk {
       else
         harvest_shared(block, panel);
     }
-    if (task_.parameter_gradient) harvest_parameter(at, panel, across.parameter);
+    harvest_parameters(at, panel, across.parameter);
   }
 
   void run_staged(const Block& whole, const Box& box) {
@@ -512,9 +518,12 @@ class Walk {
     store_record(record, panel.group);
   }
 
-  void harvest_parameter(const Cursor& at, const Panel& panel, int64_t step) {
-    for (int64_t c = 0; c < panel.columns; ++c)
-      task_.parameter_gradient[at.parameter + c * step] += double(parameter_lanes_[c / V::W].v[c % V::W]);
+  void harvest_parameters(const Cursor& at, const Panel& panel, int64_t step) {
+    for (int k = 0; k < task_.trained; ++k) {
+      double* const gradient = task_.parameter_gradient + k * task_.parameters + at.parameter;
+      for (int64_t c = 0; c < panel.columns; ++c)
+        gradient[c * step] += double(parameter_lanes_[c / V::W][k].v[c % V::W]);
+    }
   }
 
   const Task& task_;
@@ -527,7 +536,7 @@ class Walk {
   alignas(64) char stage_out_[max_outputs][call_rows * (panel_columns + V::W) * sizeof(T)];
   alignas(64) Lanes lanes_[panel_strips];
   alignas(64) Shift shift_[panel_strips];
-  alignas(64) V parameter_lanes_[panel_strips];
+  alignas(64) V parameter_lanes_[panel_strips][max_parameters];
   alignas(64) double exact_[3][longest_tile];
 };
 

@@ -10,11 +10,11 @@ namespace geoact::cuda {
 
 // --- the slots of a block ----------------------------------------------------------------------------------
 
-template <class Statistics, class V, bool Columns>
+template <class Statistics, class V, bool Columns, int Weights>
 struct Shared {
   using Exact = typename Statistics::template Lanes<double, ops::Level::moments>;
   static constexpr Shape shape = shape_of<Statistics>;
-  static constexpr int seen = shape.fields(), weight = seen + 1, fields = weight + 1;  // after those of the lanes
+  static constexpr int seen = shape.fields(), weight = seen + 1, fields = weight + Weights;  // after those of the lanes
   static constexpr int rare_fields = shape.fields() + 3;  // after them: non-finite of the first and second, how many
   static constexpr int width = Columns ? warp_size : 1;
   static constexpr int most(int a, int b) { return a > b ? a : b; }
@@ -23,10 +23,10 @@ struct Shared {
   V shift[2][width];
   bool rarely[most_threads];  // a thread measured something in float64
   unsigned word;
-  int index;                                              // of the segment
-  alignas(16) V value[shape.values() + 1][most_threads];  // and the weight's
-  int counter[shape.counts + 1][most_threads];            // and how many were seen
-  double cell[2 * width * Statistics::size];              // two records per group
+  int index;                                                    // of the segment
+  alignas(16) V value[shape.values() + Weights][most_threads];  // and the weights'
+  int counter[shape.counts + 1][most_threads];                  // and how many were seen
+  double cell[2 * width * Statistics::size];                    // two records per group
   __device__ double shift_of(int k, int column) const {
     if constexpr (shape.lowest > 0) return double(shift[k][column]);
     return 0;
@@ -39,8 +39,8 @@ struct Shared {
 // --- the beginning of a segment ----------------------------------------------------------------------------
 
 // Sums of x, of y and how many they are, per thread in the room of slots, to a value near the mean of each.
-template <class Statistics, class V, bool Columns>
-__device__ __forceinline__ void means(Shared<Statistics, V, Columns>& shared) {
+template <class Statistics, class V, bool Columns, int Weights>
+__device__ __forceinline__ void means(Shared<Statistics, V, Columns, Weights>& shared) {
   constexpr int width = Columns ? warp_size : 1;
   const int t = computed_here(int(threadIdx.x));
   __syncthreads();
@@ -71,16 +71,17 @@ __device__ __forceinline__ void leave_rare_empty(double* place, int64_t step, in
 }
 
 // Slots of all threads to the record of each group.
-template <class Statistics, class V, bool Columns>
-__device__ __forceinline__ void make_record(Shared<Statistics, V, Columns>& shared, ops::Shortcuts known, bool on) {
-  using Slots = Shared<Statistics, V, Columns>;
+template <class Statistics, class V, bool Columns, int Weights>
+__device__ __forceinline__ void make_record(Shared<Statistics, V, Columns, Weights>& shared, ops::Shortcuts known,
+                                            bool on) {
+  using Slots = Shared<Statistics, V, Columns, Weights>;
   constexpr int width = Slots::width;
   constexpr Shape shape = Slots::shape;
   const int t = computed_here(int(threadIdx.x));
-  // Values, their weight last; counters, how many were seen last: as one list.
+  // Values; counters, how many were seen last; weights, which lie behind the values: as one list.
   const auto read = [&](int field, int thread) {
     if (field < shape.values()) return double(shared.value[field][thread]);
-    if (field == Slots::weight) return double(shared.value[shape.values()][thread]);
+    if (field >= Slots::weight) return double(shared.value[shape.values() + field - Slots::weight][thread]);
     return double(shared.counter[field - shape.values()][thread]);
   };
   __syncthreads();
@@ -101,9 +102,9 @@ __device__ __forceinline__ void make_record(Shared<Statistics, V, Columns>& shar
 }
 
 // And what threads have measured in float64, [fields][step].
-template <class Statistics, class V, bool Columns>
-__device__ __forceinline__ void add_rare(Shared<Statistics, V, Columns>& shared, double* rare, int64_t step) {
-  using Slots = Shared<Statistics, V, Columns>;
+template <class Statistics, class V, bool Columns, int Weights>
+__device__ __forceinline__ void add_rare(Shared<Statistics, V, Columns, Weights>& shared, double* rare, int64_t step) {
+  using Slots = Shared<Statistics, V, Columns, Weights>;
   constexpr int width = Slots::width, fields = Slots::shape.fields(), last = Slots::rare_fields - 1;
   const int t = computed_here(int(threadIdx.x));
   if (!shared.rarely[t]) leave_rare_empty<Statistics>(rare + t, step, Slots::rare_fields - fields);
@@ -161,31 +162,32 @@ __device__ __forceinline__ void fold_all_into_state(const Plan& plan, double* re
   for (int k = threadIdx.x; k < plan.cells; k += blockDim.x) plan.state[k * plan.state_groups] = result[k];
 }
 
-// The weight's gradient, by the last block of all: one sum, or one per group.
+// The gradient of weight k, by the last block of all: one sum, or one per group.
 template <class S, bool Columns>
-__device__ __forceinline__ void fold_weight(const Plan& plan, double* room) {
+__device__ __forceinline__ void fold_weight(const Plan& plan, int k, double* room) {
   using V = typename compute<S>::type;
   const int width = Columns ? warp_size : 1;
   const auto put = [&](int64_t i, double v) {
-    if (plan.gradient_in_double)
-      static_cast<double*>(plan.gradient)[i] = v;
+    if (plan.gradient_in_double[k])
+      static_cast<double*>(plan.gradient[k])[i] = v;
     else
-      narrow(V(v), static_cast<S*>(plan.gradient)[i]);
+      narrow(V(v), static_cast<S*>(plan.gradient[k])[i]);
   };
-  if (plan.gradients == 1) {
+  const double* const records = plan.weight_records + k * plan.record_stride;
+  if (plan.gradients[k] == 1) {
     double sum[1] = {0};
 #pragma unroll 1
-    for (int i = threadIdx.x; i < plan.segments * width; i += blockDim.x) sum[0] += __ldcg(plan.weight_records + i);
+    for (int i = threadIdx.x; i < plan.segments * width; i += blockDim.x) sum[0] += __ldcg(records + i);
     over_block<false>({Kind::sum}, sum, room);
     if (threadIdx.x == 0) put(0, sum[0]);
     return;
   }
   const int columns = int(plan.column.size);
 #pragma unroll 1
-  for (int i = threadIdx.x; i < int(plan.gradients); i += blockDim.x) {
+  for (int i = threadIdx.x; i < int(plan.gradients[k]); i += blockDim.x) {
     const int outer = Columns ? i / columns : i, column = Columns ? i - outer * columns : 0;
     const int set = Columns ? outer * plan.strips + column / warp_size : i;
-    const double* const first = plan.weight_records + int64_t(set) * plan.parts * width + column % width;
+    const double* const first = records + int64_t(set) * plan.parts * width + column % width;
     double sum = 0;
 #pragma unroll 1
     for (int p = 0; p < plan.parts; ++p) sum += __ldcg(first + p * width);
@@ -194,14 +196,18 @@ __device__ __forceinline__ void fold_weight(const Plan& plan, double* room) {
 }
 
 // All of it; returns the segment that this block works on next.
-template <class Statistics, class S, bool Columns>
-__device__ __forceinline__ int finish(const Plan& plan, Shared<Statistics, typename compute<S>::type, Columns>& shared,
+template <class Statistics, class S, bool Columns, int Weights>
+__device__ __forceinline__ int finish(const Plan& plan,
+                                      Shared<Statistics, typename compute<S>::type, Columns, Weights>& shared,
                                       ops::Shortcuts known, bool on) {
   constexpr int width = Columns ? warp_size : 1;
   const int t = computed_here(int(threadIdx.x));
   make_record(shared, known, on);
-  if (plan.gradient && t < width)
-    plan.weight_records[int64_t(shared.index) * width + t] = shared.total[shared.weight * width + t];
+  if (plan.trained && t < width)
+#pragma unroll
+    for (int k = 0; k < Weights; ++k)
+      plan.weight_records[k * plan.record_stride + int64_t(shared.index) * width + t] =
+          shared.total[(shared.weight + k) * width + t];
   if (__syncthreads_or(on && shared.rarely[t]))
     add_rare(shared, plan.rare + int64_t(blockIdx.x) * blockDim.x, int64_t(gridDim.x) * blockDim.x);
   if (on) {
@@ -217,8 +223,9 @@ __device__ __forceinline__ int finish(const Plan& plan, Shared<Statistics, typen
       fold_into_state<Statistics, Columns>(plan, shared.index / plan.parts, shared.total, shared.room());
     }
   }
-  if (plan.gradient && comes_last(plan.tickets, unsigned(plan.segments), &shared.word))
-    fold_weight<S, Columns>(plan, shared.room());
+  if (plan.trained && comes_last(plan.tickets, unsigned(plan.segments), &shared.word))
+#pragma unroll 1
+    for (int k = 0; k < Weights; ++k) fold_weight<S, Columns>(plan, k, shared.room());
   const int next = shared.index + int(gridDim.x);
   __syncthreads();  // before the slots are cleared
   return next;

@@ -19,7 +19,7 @@ using V = compute<S>::type;
 template <class Pass, bool Columns, bool Measured>
 Entry entry() {
   using Slots = typename Work<Pass, Columns, Measured>::Slots;
-  constexpr bool reduces = Measured || Pass::reduces_weight;
+  constexpr bool reduces = Measured || Pass::weights > 0;
   return {pass<Pass, Columns, Measured>, reduces ? int(sizeof(Slots)) : 0, Slots::rare_fields};
 }
 
@@ -29,7 +29,7 @@ void fill(Entry (&entries)[2][2]) {
   entries[false][true] = entry<Pass, false, true>();
   entries[true][true] = entry<Pass, true, true>();
   // Without statistics only a weight makes groups of columns.
-  if constexpr (Pass::Activation::trainable) entries[true][false] = entry<Pass, true, false>();
+  if constexpr (Pass::Activation::trainable > 0) entries[true][false] = entry<Pass, true, false>();
 }
 
 template <class Forward, class Backward>

@@ -48,7 +48,10 @@ struct Grouping {
   }
 };
 
-bool weights_vary(const Request& r) { return r.weight && r.call.parameter_varies[0]; }
+bool weights_vary(const Request& r) {
+  const bool* const varies = r.call.parameter_varies;
+  return std::find(varies, varies + max_parameters, true) != varies + max_parameters;
+}
 
 Grouping grouping_of(const Request& r, const geoact::Axis* axes, int rank, bool& apart) {
   const bool measured = r.state != nullptr, grouped = measured && r.call.groups > 1, varies = weights_vary(r);
@@ -58,16 +61,16 @@ Grouping grouping_of(const Request& r, const geoact::Axis* axes, int rank, bool&
   for (int i = 0; i < rank; ++i) same &= (axes[i].group != 0) == (axes[i].parameter != 0);
   if (!grouped) return {Tag::parameter, measured};
   if (same) return {Tag::group, false};
-  apart = r.gradient != nullptr;
+  apart = r.trained != 0;
   return {Tag::group, false};
 }
 
-cuda::Axis converted(const geoact::Axis& from, const Grouping& grouping, int64_t weight_stride, int count) {
+cuda::Axis converted(const geoact::Axis& from, const Grouping& grouping, int count) {
   cuda::Axis to;
   to.size = from.size;
   to.divisor = divisor_of(from.size);
   for (int k = 0; k < count; ++k) to.stride[k] = from.stride[k];
-  to.weight = from.parameter * weight_stride;
+  to.weight = from.parameter;
   to.group = grouping.of(from);
   return to;
 }
@@ -100,7 +103,7 @@ Launch prepare(const Request& request, bool again) {
     grouping = {Tag::parameter, false};
   } else if (apart) {
     launch.again = true;
-    r.gradient = nullptr;
+    r.trained = 0;
   }
   for (int k = 0; k < count; ++k) plan.data[k] = k < inputs ? call.in[k].data : call.out[k - inputs].data;
   plan.in_place = call.in_place;
@@ -114,8 +117,8 @@ Launch prepare(const Request& request, bool again) {
   if (columns)
     while (--inner >= 0 && grouping.of(axes[inner])) {
     }
-  plan.column = converted(columns ? axes[rank - 1] : single, grouping, r.weight_stride, count);
-  plan.inner = converted(inner >= 0 ? axes[inner] : single, grouping, r.weight_stride, count);
+  plan.column = converted(columns ? axes[rank - 1] : single, grouping, count);
+  plan.inner = converted(inner >= 0 ? axes[inner] : single, grouping, count);
   plan.length = plan.inner.size;
   int group_axes[max_rank], run_axes[max_rank], groups = 0, runs = 0;
   for (int i = 0; i < rank - columns; ++i)
@@ -129,11 +132,11 @@ Launch prepare(const Request& request, bool again) {
   plan.alike = true;
   const auto note = [&](const cuda::Axis& axis) {  // of an axis of runs
     for (int k = 1; k < count; ++k) plan.alike &= axis.stride[k] == axis.stride[0];
-    plan.weight_varies |= r.weight && axis.weight != 0;
+    plan.weight_varies |= axis.weight != 0;
   };
   note(plan.inner);
   for (int i = 0; i < groups + runs; ++i) {
-    plan.axis[i] = converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, r.weight_stride, count);
+    plan.axis[i] = converted(axes[i < groups ? group_axes[i] : run_axes[i - groups]], grouping, count);
     (i < groups ? plan.groups : plan.runs) *= plan.axis[i].size;
     if (i >= groups) note(plan.axis[i]);
   }
@@ -165,7 +168,7 @@ Launch prepare(const Request& request, bool again) {
     throw std::invalid_argument("the arrays are too large for one call; split it, or make them contiguous");
   plan.batches = int(batches);
 
-  const bool measured = r.state != nullptr, reduces = measured || r.gradient;
+  const bool measured = r.state != nullptr, reduces = measured || r.trained;
   const Row& row = tables[int(call.dtype)](call.gated)[call.activation];
   launch.entry = (call.direction == Direction::forward ? row.forward : row.backward)[columns][measured];
   if (!launch.entry.kernel) throw std::logic_error("there is no kernel for this grouping");
@@ -190,11 +193,15 @@ Launch prepare(const Request& request, bool again) {
     throw std::invalid_argument("the arrays have too many groups for one call; split it");
   plan.segments = int(segments);
 
-  for (int k = 0; k < parameters; ++k) plan.number[k] = r.number[k], plan.number_in_float[k] = float(r.number[k]);
-  plan.weight = r.weight;
-  plan.gradient = r.gradient;
-  plan.gradients = r.gradient && weights_vary(r) ? plan.groups * plan.column.size : 1;
-  plan.gradient_in_double = r.gradient_in_double;
+  plan.trained = r.trained;
+  for (int k = 0; k < parameters; ++k) {
+    plan.number[k] = r.number[k], plan.number_in_float[k] = float(r.number[k]);
+    plan.weight[k] = r.weight[k];
+    plan.weight_stride[k] = r.weight_stride[k];
+    plan.gradient[k] = r.gradient[k];
+    plan.gradients[k] = call.parameter_varies[k] ? plan.groups * plan.column.size : 1;
+    plan.gradient_in_double[k] = r.gradient_in_double[k];
+  }
   if (!reduces) return launch;
 
   plan.record_stride = segments * width;
@@ -209,7 +216,7 @@ Launch prepare(const Request& request, bool again) {
     plan.saturation_in_float = float(call.saturation);
     doubles += plan.cells * plan.record_stride + int64_t(launch.entry.rare_fields) * launch.grid * launch.threads;
   }
-  if (r.gradient) doubles += plan.record_stride;
+  doubles += r.trained * plan.record_stride;
   launch.tickets_bytes = int64_t(sizeof(unsigned)) * (1 + (plan.one_record ? 1 : sets));
   launch.workspace_bytes = doubles * int64_t(sizeof(double));
   return launch;
@@ -219,7 +226,7 @@ void run(Launch& launch, void* tickets, void* workspace) {
   Plan& plan = launch.plan;
   plan.tickets = static_cast<unsigned*>(tickets);
   plan.weight_records = static_cast<double*>(workspace);
-  plan.records = plan.weight_records + (plan.gradient ? plan.record_stride : 0);
+  plan.records = plan.weight_records + plan.trained * plan.record_stride;
   plan.rare = plan.records + plan.cells * plan.record_stride;
   cuda::launch(launch.entry, launch.grid, launch.threads, launch.id, launch.stream, plan);
 }

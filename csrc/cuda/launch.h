@@ -27,10 +27,11 @@ struct Request {
   int id = 0;
   void* stream = nullptr;
   double number[max_parameters] = {};
-  const void* weight = nullptr;  // instead of number[0], in the type of the data
-  int64_t weight_stride = 0;     // in elements
-  void* gradient = nullptr;      // of the weight: call.parameters values
-  bool gradient_in_double = false;
+  const void* weight[max_parameters] = {};     // instead of the number, in the type of the data
+  int64_t weight_stride[max_parameters] = {};  // in elements; 0 where there is one value
+  int trained = 0;                             // how many gradients are wanted, of the first parameters
+  void* gradient[max_parameters] = {};         // as many values as the parameter has
+  bool gradient_in_double[max_parameters] = {};
   void* state = nullptr;  // header and records; null where nothing is measured
   int cells = 0;          // fields of a record
   int64_t state_groups = 0;
@@ -46,7 +47,7 @@ struct Launch {
   int id = 0;
   void* stream = nullptr;
   int64_t tickets_bytes = 0, workspace_bytes = 0;  // tickets are zero before a call, and after it
-  // The weight's gradient, where it belongs to other groups than the statistics: a launch of its own.
+  // The gradients of weights, where they belong to other groups than the statistics: a launch of its own.
   bool again = false;
 };
 

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(most_threads, blocks_per_multiprocessor<Pass, 
     pass(const __grid_constant__ Plan plan) {
   using Work = cuda::Work<Pass, Columns, Measured>;
   using Slots = typename Work::Slots;
-  constexpr bool reduces = Measured || Pass::reduces_weight;
+  constexpr bool reduces = Measured || Pass::weights > 0;
   constexpr int ahead = Work::ahead;
   GEOACT_DYNAMIC_SHARED(Slots, shared);
   Work work(plan, Measured && plan.header[0] != 0);
@@ -53,7 +53,11 @@ __global__ void __launch_bounds__(most_threads, blocks_per_multiprocessor<Pass, 
       for (int k = 0; k < ahead; ++k) unit[k] = unit[k + 1];
     }
     if constexpr (reduces) {
-      shared->value[Slots::shape.values()][threadIdx.x] = work.weight;
+      if constexpr (Pass::weights > 0) {
+#pragma unroll
+        for (int k = 0; k < Pass::weights; ++k)
+          shared->value[Slots::shape.values() + k][threadIdx.x] = work.weight.of[k];
+      }
       index = finish<typename Pass::Statistics, typename Pass::Storage, Columns>(plan, *shared, work.known, work.on);
     } else {
       index += int(gridDim.x);

@@ -1,7 +1,7 @@
 // WHERE a call runs: its arrays as groups of runs of elements, cut into segments, one block at a time. Made on the host
 // from the shape alone, handed to the kernel by value.
 //
-//   group     what one record is about: everything, a channel, a row; or what shares one trained weight
+//   group     what one record is about: everything, a channel, a row; or what shares the trained weights
 //   run       elements that step alike in memory along one axis, `length` of them
 //   unit      what a thread takes of a run at once: 16 bytes side by side, or in columns some rows, `team` apart
 //   batch     one unit of every thread of a block
@@ -16,7 +16,7 @@
 
 namespace geoact::cuda {
 
-inline constexpr int warp_size = 32, most_threads = 256, most_axes = 12, arrays = 5, parameters = 2;
+inline constexpr int warp_size = 32, most_threads = 256, most_axes = 12, arrays = 5, parameters = 4;
 
 // Division by a number that is known before the kernel starts (Granlund and Montgomery 1994, "Division by invariant
 // integers using multiplication"), for dividends below 2^31: magic is ceil(2^(32 + shift) / value) - 2^32.
@@ -28,7 +28,7 @@ struct Axis {
   int64_t size = 1;
   Divisor divisor;
   int64_t stride[arrays] = {};  // bytes: inputs, then outputs
-  int64_t weight = 0;           // elements of the weight that one step moves
+  int64_t weight = 0;           // how far one step moves in the weights
   int64_t group = 0;            // how far one step moves in the records, or the gradient, of groups
 };
 
@@ -67,15 +67,17 @@ struct Plan {
   // parameters
   double number[parameters];
   float number_in_float[parameters];
-  const void* weight;  // instead of number[0]
-  void* gradient;      // of the weight, in the type of the data, or float64 where the weight is a number
-  int64_t gradients;   // 1 or `groups`
-  bool gradient_in_double;
+  const void* weight[parameters];  // instead of the number
+  int64_t weight_stride[parameters];
+  int trained;                    // how many gradients there are
+  void* gradient[parameters];     // of the weight, in the type of the data, or float64 where the weight is a number
+  int64_t gradients[parameters];  // 1 or `groups`
+  bool gradient_in_double[parameters];
 
   // workspace
   unsigned* tickets;       // one of the whole call, then one per set of 1 or 32 groups; zero between calls
   double* records;         // [cells][record_stride]
-  double* weight_records;  // [record_stride]
+  double* weight_records;  // [trained][record_stride]
   double* rare;            // what was measured in float64, per thread of the grid
   int64_t record_stride;
 };

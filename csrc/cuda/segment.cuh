@@ -25,7 +25,7 @@ __device__ __forceinline__ void over_axes(const Plan& plan, int first, int rank,
   add(plan.axis[first], index);
 }
 
-// The number of a group in the statistics, or of the weight's gradient.
+// The number of a group in the statistics, or of the weights' gradients.
 template <bool Columns>
 __device__ int64_t group_of(const Plan& plan, uint32_t outer, int64_t column) {
   int64_t group = Columns ? column * plan.column.group : 0;
@@ -44,7 +44,7 @@ template <int N, int Arrays, bool Columns>
 struct Segment {
   const Plan& plan;
   char* base[Arrays];  // the group in each array, in columns the thread's column of it
-  int64_t weight = 0;  // of the group
+  int64_t weight = 0;  // number of the group's weights
   int64_t start;
   int count;
   bool outside = false;  // this thread's column does not exist
@@ -100,7 +100,7 @@ struct Segment {
                 [&](const Axis& axis, uint32_t steps) { at += steps * axis.stride[k]; });
     return at;
   }
-  // The weight of element i.
+  // The number of the weights of element i.
   __device__ __forceinline__ int64_t weight_of(const Spot& s, int i) const {
     if (!plan.weight_varies) return weight;
     int64_t at = weight + (s.first + i * (Columns ? team() : 1)) * plan.inner.weight;

@@ -33,11 +33,12 @@ struct Always {
 
 // --- what is computed of one element -----------------------------------------------------------------------
 
-template <class V>
+template <class V, int Weights>
 struct Element {
-  V out, slope, weight;  // the latter: the element's share of the weight's gradient
-  V other = V(0);        // the second output
-  V inner = V(0);        // of a gate: what its f gives, or what arrives at it
+  V out, slope;
+  ops::Slopes<V, Weights> weight;  // the element's share of the weights' gradients
+  V other = V(0);                  // the second output
+  V inner = V(0);                  // of a gate: what its f gives, or what arrives at it
 };
 
 template <template <class> class A, class S>
@@ -46,17 +47,17 @@ struct Forward {
   using V = typename compute<S>::type;
   using Activation = A<V>;
   using Statistics = ops::Geometry;
-  static constexpr int inputs = 1, outputs = 1;
-  static constexpr bool reduces_weight = false;
-  static __device__ __forceinline__ Element<V> evaluate(const Activation& a, const V (&in)[inputs]) {
-    return {a.value(in[0]), V(0), V(0)};
+  static constexpr int inputs = 1, outputs = 1, weights = 0;
+  using Element = cuda::Element<V, weights>;
+  static __device__ __forceinline__ Element evaluate(const Activation& a, const V (&in)[inputs]) {
+    return {a.value(in[0]), V(0), {}};
   }
-  static __device__ __forceinline__ V slope(const Activation& a, const V (&in)[inputs], V out, const Element<V>&) {
+  static __device__ __forceinline__ V slope(const Activation& a, const V (&in)[inputs], V out, const Element&) {
     return a.slope(in[0], out);
   }
   // What is measured: (x, y), or (dy, dx).
-  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element<V>&) { return in[0]; }
-  static __device__ __forceinline__ V second(V out, const Element<V>&) { return out; }
+  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element&) { return in[0]; }
+  static __device__ __forceinline__ V second(V out, const Element&) { return out; }
 };
 
 template <template <class> class A, class S>
@@ -65,24 +66,28 @@ struct Backward {
   using V = typename compute<S>::type;
   using Activation = A<V>;
   using Statistics = ops::Gradient;
-  static constexpr int inputs = 2, outputs = 1;
-  static constexpr bool reduces_weight = Activation::trainable;
-  static __device__ __forceinline__ Element<V> evaluate(const Activation& a, const V (&in)[inputs]) {
+  static constexpr int inputs = 2, outputs = 1, weights = Activation::trainable;
+  using Element = cuda::Element<V, weights>;
+  static __device__ __forceinline__ Element evaluate(const Activation& a, const V (&in)[inputs]) {
     const V dy = in[0], saved = in[1];
     const V y = Activation::saves == ops::Saves::y ? saved : stored<S>(a.value(saved));
-    Element<V> e{V(0), a.slope(saved, y), V(0)};
+    Element e{V(0), a.slope(saved, y), {}};
     if constexpr (requires { a.gradient(dy, saved, y); })
       e.out = a.gradient(dy, saved, y);
     else
       e.out = dy * e.slope;
-    if constexpr (reduces_weight) e.weight = dy * a.param_slope(saved, y);
+    if constexpr (weights > 0) {
+      e.weight = a.param_slope(saved, y);
+#pragma unroll
+      for (int k = 0; k < weights; ++k) e.weight.of[k] = dy * e.weight.of[k];
+    }
     return e;
   }
-  static __device__ __forceinline__ V slope(const Activation&, const V (&)[inputs], V, const Element<V>& e) {
+  static __device__ __forceinline__ V slope(const Activation&, const V (&)[inputs], V, const Element& e) {
     return e.slope;
   }
-  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element<V>&) { return in[0]; }
-  static __device__ __forceinline__ V second(V out, const Element<V>&) { return out; }
+  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element&) { return in[0]; }
+  static __device__ __forceinline__ V second(V out, const Element&) { return out; }
 };
 
 // y = f(gate) h(up); measured as if f stood alone.
@@ -92,17 +97,17 @@ struct GatedForward {
   using V = typename compute<S>::type;
   using Activation = G<V>;
   using Statistics = ops::Geometry;
-  static constexpr int inputs = 2, outputs = 1;
-  static constexpr bool reduces_weight = false;
-  static __device__ __forceinline__ Element<V> evaluate(const Activation& g, const V (&in)[inputs]) {
+  static constexpr int inputs = 2, outputs = 1, weights = 0;
+  using Element = cuda::Element<V, weights>;
+  static __device__ __forceinline__ Element evaluate(const Activation& g, const V (&in)[inputs]) {
     const V f = g.value(in[0]);
-    return {f * g.factor(in[1]), V(0), V(0), V(0), f};
+    return {f * g.factor(in[1]), V(0), {}, V(0), f};
   }
-  static __device__ __forceinline__ V slope(const Activation& g, const V (&in)[inputs], V y, const Element<V>&) {
+  static __device__ __forceinline__ V slope(const Activation& g, const V (&in)[inputs], V y, const Element&) {
     return g.slope(in[0], y);
   }
-  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element<V>&) { return in[0]; }
-  static __device__ __forceinline__ V second(V, const Element<V>& e) { return stored<S>(e.inner); }
+  static __device__ __forceinline__ V first(const V (&in)[inputs], const Element&) { return in[0]; }
+  static __device__ __forceinline__ V second(V, const Element& e) { return stored<S>(e.inner); }
 };
 
 // (dgate, dup); what arrives at f is dy h(up), and is not rounded.
@@ -112,22 +117,22 @@ struct GatedBackward {
   using V = typename compute<S>::type;
   using Activation = G<V>;
   using Statistics = ops::Gradient;
-  static constexpr int inputs = 3, outputs = 2;
-  static constexpr bool reduces_weight = false;
-  static __device__ __forceinline__ Element<V> evaluate(const Activation& g, const V (&in)[inputs]) {
+  static constexpr int inputs = 3, outputs = 2, weights = 0;
+  using Element = cuda::Element<V, weights>;
+  static __device__ __forceinline__ Element evaluate(const Activation& g, const V (&in)[inputs]) {
     const V dy = in[0], gate = in[1], up = in[2], f = g.value(gate), y = stored<S>(f), df = dy * g.factor(up);
-    Element<V> e{V(0), g.slope(gate, y), V(0), g.factor_gradient(dy * f, up), df};
+    Element e{V(0), g.slope(gate, y), {}, g.factor_gradient(dy * f, up), df};
     if constexpr (requires { g.gradient(df, gate, y); })
       e.out = g.gradient(df, gate, y);
     else
       e.out = df * e.slope;
     return e;
   }
-  static __device__ __forceinline__ V slope(const Activation&, const V (&)[inputs], V, const Element<V>& e) {
+  static __device__ __forceinline__ V slope(const Activation&, const V (&)[inputs], V, const Element& e) {
     return e.slope;
   }
-  static __device__ __forceinline__ V first(const V (&)[inputs], const Element<V>& e) { return e.inner; }
-  static __device__ __forceinline__ V second(V out, const Element<V>&) { return out; }
+  static __device__ __forceinline__ V first(const V (&)[inputs], const Element& e) { return e.inner; }
+  static __device__ __forceinline__ V second(V out, const Element&) { return out; }
 };
 
 // --- numbers of the call -----------------------------------------------------------------------------------
@@ -151,15 +156,10 @@ template <class Pass>
 __device__ __forceinline__ typename Pass::Activation activation_at(const Plan& plan, int64_t weight) {
   using A = typename Pass::Activation;
   using V = typename Pass::V;
-  if constexpr (A::parameters == 0)
-    return A{};
-  else if constexpr (A::parameters == 2)
-    return A(parameter<V>(plan, 0), parameter<V>(plan, 1));
-  else if constexpr (A::trainable)
-    return A(plan.weight ? widen(static_cast<const typename Pass::Storage*>(plan.weight)[weight])
-                         : parameter<V>(plan, 0));
-  else
-    return A(parameter<V>(plan, 0));
+  return ops::with_parameters<A>([&](int k) -> V {
+    if (k >= A::trainable || !plan.weight[k]) return parameter<V>(plan, k);
+    return widen(static_cast<const typename Pass::Storage*>(plan.weight[k])[weight * plan.weight_stride[k]]);
+  });
 }
 
 // Part of what lanes have, handed on to F.
@@ -196,7 +196,8 @@ struct Work {
   using Part = Segment<N, inputs + outputs, Columns>;
   using Lanes = typename Statistics::template Lanes<V, Level::moments>;
   using Exact = typename Statistics::template Lanes<double, Level::moments>;
-  using Slots = Shared<Statistics, V, Columns>;
+  using Element = typename Pass::Element;
+  using Slots = Shared<Statistics, V, Columns, Pass::weights>;
   static constexpr Shortcuts known{Activation::nonnegative, Activation::positive && !is_half<S>, Activation::increasing,
                                    Activation::rectifier};
   static constexpr bool shifted = Measured && Slots::shape.lowest > 0;
@@ -219,7 +220,7 @@ struct Work {
   const bool on;  // measuring
   Lanes lanes;
   int seen = 0;
-  V weight = V(0);
+  ops::Slopes<V, Pass::weights> weight{};
   V shift_x = V(0), shift_y = V(0);
 
   __device__ __forceinline__ Work(const Plan& plan, bool on) : plan(plan), on(on) {}
@@ -264,10 +265,17 @@ struct Work {
     else
       return typename Statistics::template Shift<V>{};
   }
-  __device__ __forceinline__ void measure(const Activation& a, const V (&in)[inputs], V out, const Element<V>& e) {
+  __device__ __forceinline__ void measure(const Activation& a, const V (&in)[inputs], V out, const Element& e) {
     const V second = Pass::second(out, e);
     lanes.template add<known>(Pass::first(in, e), second, Pass::slope(a, in, second, e), Always{}, shift(),
                               {saturation<V>(plan), V(smallest_normal<S>)});
+  }
+
+  __device__ __forceinline__ void weigh(const Element& e) {
+    if constexpr (Pass::weights > 0) {
+#pragma unroll
+      for (int k = 0; k < Pass::weights; ++k) weight.of[k] += e.weight.of[k];
+    }
   }
 
   // Every element of a whole unit, two by two: narrow types are rounded in pairs.
@@ -276,13 +284,13 @@ struct Work {
 #pragma unroll
     for (int e = 0; e < N; e += 2) {
       V in[2][inputs] = {};
-      Element<V> element[2];
+      Element element[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
 #pragma unroll
         for (int k = 0; k < inputs; ++k) in[h][k] = widen(u.in[k][e + h]);
         element[h] = Pass::evaluate(a, in[h]);
-        if constexpr (Pass::reduces_weight) weight += element[h].weight;
+        weigh(element[h]);
       }
       S narrowed[2];
       narrow(element[0].out, element[1].out, narrowed[0], narrowed[1]);
@@ -322,7 +330,7 @@ struct Work {
     }
   }
 
-  static __device__ __forceinline__ void put(const Element<V>& e, S out, const To& to) {
+  static __device__ __forceinline__ void put(const Element& e, S out, const To& to) {
     *to.v[0] = out;
     if constexpr (outputs == 2) narrow(e.other, *to.v[1]);
   }
@@ -330,11 +338,11 @@ struct Work {
   // A unit that is not whole.
   __device__ __forceinline__ void edge(const Part& part, const Activation& same, int i) {
     each(part, same, i, 1, [&](const Activation& a, const V(&in)[inputs], const To& to) {
-      const Element<V> e = Pass::evaluate(a, in);
+      const Element e = Pass::evaluate(a, in);
       S out;
       narrow(e.out, out);
       put(e, out, to);
-      if constexpr (Pass::reduces_weight) weight += e.weight;
+      weigh(e);
       if constexpr (Measured) {
         measure(a, in, widen(out), e);
         ++seen;
@@ -372,18 +380,18 @@ struct Work {
 
   // Units [from, to] in float64, to the thread's rare slot: first the sums, then the rest, for fewer registers.
   __device__ __forceinline__ void measure_again(const Part& part, const Activation& same, int from, int to, bool write,
-                                                bool weigh, Slots& shared) {
+                                                bool weighs, Slots& shared) {
     const int64_t step = int64_t(gridDim.x) * blockDim.x;
     double* const place = plan.rare + int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
     const bool fresh = !shared.rarely[threadIdx.x];
     AddInDouble add{place, step, fresh};
     sweep<true>(part, same, from, to, false, false, add);
-    sweep<false>(part, same, from, to, write, weigh, add);
+    sweep<false>(part, same, from, to, write, weighs, add);
     shared.rarely[threadIdx.x] = true;
   }
   template <bool Sums>
   __device__ __forceinline__ void sweep(const Part& part, const Activation& same, int from, int to, bool write,
-                                        bool weigh, AddInDouble& add) {
+                                        bool weighs, AddInDouble& add) {
     Exact exact;
     exact.clear();
     int first = 0, second = 0, all = 0;
@@ -392,12 +400,11 @@ struct Work {
 #pragma unroll 1
     for (int i = from; i <= to; ++i)
       each(part, same, i, 1, [&](const Activation& a, const V(&in)[inputs], const To& place) {
-        const Element<V> e = Pass::evaluate(a, in);
+        const Element e = Pass::evaluate(a, in);
         S out;
         narrow(e.out, out);
         if (!Sums && write) put(e, out, place);
-        if constexpr (Pass::reduces_weight)
-          if (!Sums && weigh) weight += e.weight;
+        if (!Sums && weighs) weigh(e);
         const V result = Pass::second(widen(out), e);
         const double x = double(Pass::first(in, e)), y = double(result);
         exact.template add<Shortcuts{}>(x, y, double(Pass::slope(a, in, result, e)), Always{}, offset,
@@ -436,7 +443,7 @@ struct Work {
     const int t = computed_here(int(threadIdx.x));
     lanes.clear();
     seen = 0;
-    weight = V(0);
+    weight = {};
     Lanes::visit(Store<V>{&shared.value[0][t], &shared.counter[0][t], most_threads}, lanes);
     shared.counter[Slots::shape.counts][t] = 0;
     shared.rarely[t] = false;

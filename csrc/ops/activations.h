@@ -5,7 +5,8 @@
 //   saves                  what backward reads: x, or y alone (the input may then be overwritten)
 //   value(x)
 //   slope(x, y)            f'(x). Saving y, backward calls slope(y, y): no more of x than its sign is read
-//   param_slope(x, y)      df/dparameter, where trainable
+//   trainable              how many parameters are trained: so many, from the first on
+//   param_slope(x, y)      df/dparameter of each of them
 //   gradient(dy, x, y)     only where dx is not dy * slope for dy = inf or x = NaN
 //   nonnegative            y >= 0 for every x
 //
@@ -22,12 +23,36 @@ enum class Saves { x, y };
 struct Activation {  // what most of them are
   static constexpr Saves saves = Saves::x;
   static constexpr int parameters = 0;
-  static constexpr bool trainable = false;
+  static constexpr int trainable = 0;
   static constexpr bool nonnegative = false, positive = false, increasing = false, rectifier = false, brief = false;
 };
 struct ActivationSavingY : Activation {
   static constexpr Saves saves = Saves::y;
 };
+
+// df/dparameter of the trained parameters, in their order
+template <class V, int N>
+struct Slopes {
+  V of[N];
+};
+template <class V>
+struct Slopes<V, 0> {};
+
+// The activation whose parameter k is parameter(k).
+template <class A, class F>
+GEOACT_HD A with_parameters(const F& parameter) {
+  static_assert(A::trainable <= A::parameters && A::parameters <= 4);
+  if constexpr (A::parameters == 0)
+    return A{};
+  else if constexpr (A::parameters == 1)
+    return A(parameter(0));
+  else if constexpr (A::parameters == 2)
+    return A(parameter(0), parameter(1));
+  else if constexpr (A::parameters == 3)
+    return A(parameter(0), parameter(1), parameter(2));
+  else
+    return A(parameter(0), parameter(1), parameter(2), parameter(3));
+}
 
 // --- sigmoids ----------------------------------------------------------------------------------------------
 
@@ -98,6 +123,18 @@ struct ReluSquared : Activation {
     return positive + positive;
   }
   GEOACT_HD V gradient(V dy, V x, V) const { return select(x <= lit<V>(0), lit<V>(0), dy * (x + x)); }
+};
+
+// A leaky rectifier that is moved and stretched
+template <class V>
+struct Gal : Activation {
+  static constexpr const char* name = "gal";
+  static constexpr bool brief = true;
+  static constexpr int parameters = 3;
+  V negative_slope, scale, shift;
+  GEOACT_HD Gal(V negative_slope, V scale, V shift) : negative_slope(negative_slope), scale(scale), shift(shift) {}
+  GEOACT_HD V value(V x) const { return scale * (select(x > lit<V>(0), x, x * negative_slope) - shift); }
+  GEOACT_HD V slope(V x, V) const { return select(x > lit<V>(0), scale, scale * negative_slope); }
 };
 
 // --- exponential and smooth --------------------------------------------------------------------------------
@@ -257,12 +294,12 @@ struct Prelu : Activation {
   static constexpr const char* name = "prelu";
   static constexpr bool brief = true;
   static constexpr int parameters = 1;
-  static constexpr bool trainable = true;
+  static constexpr int trainable = 1;
   V weight;
   GEOACT_HD explicit Prelu(V weight) : weight(weight) {}
   GEOACT_HD V value(V x) const { return select(x > lit<V>(0), x, x * weight); }
   GEOACT_HD V slope(V x, V) const { return select(x > lit<V>(0), lit<V>(1), weight); }
-  GEOACT_HD V param_slope(V x, V) const { return min(lit<V>(0), x); }
+  GEOACT_HD Slopes<V, 1> param_slope(V x, V) const { return {min(lit<V>(0), x)}; }
 };
 
 // x sigma(beta x)
@@ -270,7 +307,7 @@ template <class V>
 struct Swish : Activation {
   static constexpr const char* name = "swish";
   static constexpr int parameters = 1;
-  static constexpr bool trainable = true;
+  static constexpr int trainable = 1;
   V beta;
   GEOACT_HD explicit Swish(V beta) : beta(beta) {}
   GEOACT_HD V value(V x) const {
@@ -283,11 +320,197 @@ struct Swish : Activation {
     const V z = max(V(logistic_zero<V>), min(V(logistic_one<V>), x * beta));
     return fma(z * sigma, s.complement(inverse), sigma);
   }
-  GEOACT_HD V param_slope(V x, V) const {
+  GEOACT_HD Slopes<V, 1> param_slope(V x, V) const {
     const Logistic<V> s = logistic(product(x, beta));
     const V inverse = quotient(lit<V>(1), s.finer_denominator());
     const V inside = select(abs(x * beta) > lit<V>(1000), lit<V>(0), x);
-    return (inside * s.power * inverse) * (inside * s.complement(inverse));
+    return {(inside * s.power * inverse) * (inside * s.complement(inverse))};
+  }
+};
+
+// p1 x sigma(z) + p2 x sigma(-z) with z = beta (p1 - p2) x: both terms have the sign of their parameter, where the
+// authors' (p1 - p2) x sigma(z) + p2 x cancels.
+template <class V>
+struct AconC : Activation {
+  static constexpr const char* name = "acon_c";
+  static constexpr int parameters = 3, trainable = 3;
+  V p1, p2, beta;
+  GEOACT_HD AconC(V p1, V p2, V beta) : p1(p1), p2(p2), beta(beta), apart(difference(p1, p2)) {
+    const Sum<V> z = product(beta, apart.head);
+    rate = {bounded(z.head), fma(beta, apart.tail, z.tail)};
+  }
+  GEOACT_HD V value(V x) const {
+    const V inside = bounded(x);
+    const Sides s = sides(inside);
+    const V share = quotient(inside, s.below);
+    const V y = fma(share, s.major, ldexp(share * s.p * s.minor, s.n));
+    // infinite, unless both terms vanish there
+    const V far = select(y == lit<V>(0), y, y * lit<V>(__builtin_inf()));
+    return select(abs(x) <= V(largest_finite<V>), y, far);
+  }
+  GEOACT_HD V slope(V x, V) const {
+    const Sides s = sides(bounded(x));
+    const Rates h = s.rates();
+    return fma(s.major, h.up, s.minor * h.down);
+  }
+  GEOACT_HD Slopes<V, 3> param_slope(V x, V) const {
+    const Sides s = sides(bounded(x));
+    const Rates h = s.rates();
+    const V of_major = x * h.up, of_minor = select(h.down == lit<V>(0), h.down, x * h.down);
+    const V d = select(s.p == lit<V>(0), lit<V>(0), apart.head * bounded(x));
+    return {select(s.rising, of_major, of_minor), select(s.rising, of_minor, of_major), (d * h.low) * (d * h.high)};
+  }
+
+ private:
+  using Mask = decltype(V(0) > V(0));
+  Sum<V> apart, rate;  // p1 - p2, and beta times that
+  // The lesser term is taken as 0 beyond, as it is for |x| < 2^100.
+  static constexpr scalar_of<V> zero = per_precision<V>(174, 1416);
+
+  struct Rates {
+    V up, down, high, low;  // sigma(|z|) + |z| sigma', what that lacks of 1, sigma(|z|), sigma(-|z|)
+  };
+  // exp(-|z|) = p 2^n, below = 1 + exp(-|z|); which parameter weighs more, and which less
+  struct Sides {
+    Mask rising;
+    V size, p, n, below, major, minor;
+    GEOACT_HD Rates rates() const {
+      const V high = quotient(lit<V>(1), below), low = ldexp(p * high, n);
+      return {fma(size * low, high, high), low * fma(-size, high, lit<V>(1)), high, low};
+    }
+  };
+  GEOACT_HD static V bounded(V x) { return max(V(-largest_finite<V>), min(V(largest_finite<V>), x)); }
+  GEOACT_HD Sides sides(V x) const {
+    const Sum<V> z = product(x, rate.head);
+    const V tail = fma(x, rate.tail, z.tail);
+    const Mask rising = z.head > lit<V>(0);
+    const V size = min(V(zero), abs(z.head)), less = select(rising, tail, -tail);
+    const V kept = max(min(less, lit<V>(1)), lit<V>(-1));  // of an infinite head the tail is NaN
+    const V n = exponent<-1>(size), r = remainder<-1>(size, kept, n), factor = expm1_ratio<-1>(r);
+    const V power = ldexp(lit<V>(1), n);
+    const V p = select(size >= V(zero), lit<V>(0), fma(factor, r, lit<V>(1)));
+    return {rising,
+            size + kept,
+            p,
+            n,
+            fma(factor * power, r, power) + lit<V>(1),
+            select(rising, p1, p2),
+            select(rising, p2, p1)};
+  }
+};
+
+// Positive: a x^2 + beta x. Negative: b (exp(x) - 1 - x) + beta x, with a = softplus(alpha_p), s = softplus(alpha_n)
+// and b = beta + s. Far out the latter is taken as b (exp(x) - 1) - s x, where the larger terms have cancelled.
+template <class V>
+struct Xielu : Activation {
+  static constexpr const char* name = "xielu";
+  static constexpr int parameters = 4, trainable = 2;
+  V alpha_p, alpha_n, beta, eps;
+  GEOACT_HD Xielu(V alpha_p, V alpha_n, V beta, V eps)
+      : alpha_p(alpha_p),
+        alpha_n(alpha_n),
+        beta(beta),
+        eps(eps),
+        a(softplus(alpha_p)),
+        s(softplus(alpha_n)),
+        b(beta + s) {}
+  GEOACT_HD V value(V x) const {
+    const Below e = below(x);
+    const V near = fma(b, e.beyond_linear, beta * x), far = fma(b, e.expm1, -s * x);
+    return select(x > lit<V>(0), x * fma(a, x, beta), select(x > lit<V>(-4), near, far));
+  }
+  GEOACT_HD V slope(V x, V) const {
+    const V ramp = select(x >= eps, lit<V>(-1), below(x).expm1);  // beyond eps, exp(eps) is a constant
+    return select(x > lit<V>(0), fma(a + a, x, beta), fma(b, ramp, beta));
+  }
+  GEOACT_HD Slopes<V, 2> param_slope(V x, V) const {
+    const V positive = max(lit<V>(0), x), of_p = logistic(alpha_p).value(), of_n = logistic(alpha_n).value();
+    return {of_p * positive * positive, of_n * select(x > lit<V>(0), lit<V>(0), below(x).beyond_linear)};
+  }
+
+ private:
+  V a, s, b;
+  struct Below {
+    V expm1, beyond_linear;  // exp(m) - 1 and exp(m) - 1 - x with m = min(x, eps)
+  };
+  GEOACT_HD Below below(V x) const {
+    const V m = min(eps, x), bounded = max(V(per_precision<V>(-30, -60)), min(lit<V>(0), m));
+    const V n = exponent(bounded), r = remainder(bounded, n), power = ldexp(lit<V>(1), n);
+    const V square = r * r, bend = polynomial<ExpBend<scalar_of<V>>>(r), grown = fma(square, bend, r);
+    const V rest = power - lit<V>(1);
+    // With n = 0 the linear term has cancelled exactly.
+    const V beyond = select(n == lit<V>(0), square * bend + (m - x), fma(power, grown, rest - x));
+    return {fma(grown, power, rest), beyond};
+  }
+  GEOACT_HD static V softplus(V v) {
+    const V e = exp(max(V(per_precision<V>(-110, -760)), -abs(v)));
+    return max(lit<V>(0), v) + e * log1p_ratio(e);
+  }
+};
+
+// weight tanh(alpha x) + bias
+template <class V>
+struct Dyt : Activation {
+  static constexpr const char* name = "dyt";
+  static constexpr int parameters = 3, trainable = 3;
+  V alpha, weight, bias;
+  GEOACT_HD Dyt(V alpha, V weight, V bias) : alpha(alpha), weight(weight), bias(bias) {}
+  GEOACT_HD V value(V x) const { return fma(weight, tanh_of(x), bias); }
+  GEOACT_HD V slope(V x, V) const { return (weight * alpha) * bell(x); }
+  GEOACT_HD Slopes<V, 3> param_slope(V x, V) const {
+    const V h = bell(x);
+    return {weight * select(h == lit<V>(0), h, x * h), tanh_of(x), lit<V>(1)};
+  }
+
+ private:
+  GEOACT_HD V argument(V x) const {
+    return alpha * max(V(-largest_finite<V>), min(V(largest_finite<V>), x));  // 0 where alpha is, at infinity too
+  }
+  GEOACT_HD V tanh_of(V x) const {
+    const V z = argument(x);
+    const TanhQuotient<V> q = tanh_of_half<1>(abs(z + z));
+    return with_sign(quotient(q.above, q.below), z);
+  }
+  // 1 - tanh^2 = 4 sigma(2 z) sigma(-2 z)
+  GEOACT_HD V bell(V x) const {
+    const Sum<V> z = product(max(V(-largest_finite<V>), min(V(largest_finite<V>), x)), lit<V>(2) * alpha);
+    const V size = -abs(z.head), tail = select(z.head > lit<V>(0), -z.tail, z.tail);
+    const Logistic<V> s = logistic(Sum<V>{size, tail});
+    const V inverse = quotient(lit<V>(1), s.denominator());
+    return lit<V>(4) * (s.power * inverse) * s.complement(inverse);
+  }
+};
+
+// weight erf(alpha x + shift) + bias
+template <class V>
+struct Derf : Activation {
+  static constexpr const char* name = "derf";
+  static constexpr int parameters = 4, trainable = 4;
+  V alpha, shift, weight, bias;
+  GEOACT_HD Derf(V alpha, V shift, V weight, V bias) : alpha(alpha), shift(shift), weight(weight), bias(bias) {}
+  GEOACT_HD V value(V x) const { return fma(weight, erf(argument(x).head), bias); }
+  GEOACT_HD V slope(V x, V) const { return (weight * alpha) * bell(argument(x)); }
+  GEOACT_HD Slopes<V, 4> param_slope(V x, V) const {
+    const Sum<V> u = argument(x);
+    const V h = bell(u), of_shift = weight * h;
+    return {select(h == lit<V>(0), h, x * of_shift), of_shift, erf(u.head), lit<V>(1)};
+  }
+
+ private:
+  GEOACT_HD Sum<V> argument(V x) const {
+    const Sum<V> z = product(alpha, max(V(-largest_finite<V>), min(V(largest_finite<V>), x)));
+    const Sum<V> u = difference(z.head, -shift);
+    const V tail = u.tail + z.tail, head = u.head + tail;
+    return {select(abs(u.head) <= V(largest_finite<V>), head, u.head), (u.head - head) + tail};
+  }
+  // erf'(u) = 2 / sqrt(pi) exp(-u^2)
+  GEOACT_HD static V bell(Sum<V> u) {
+    constexpr scalar_of<V> bound = per_precision<V>(11, 28);  // exp(-u^2) is 0 beyond
+    const V size = min(V(bound), abs(u.head)), tail = select(u.head > lit<V>(0), u.tail, -u.tail);
+    const V kept = max(min(tail, lit<V>(1e-3)), lit<V>(-1e-3));  // of an infinite head the tail is NaN
+    const Sum<V> s = square(size);
+    const V n = exponent<-1>(s.head), r = remainder<-1>(s.head, fma(size + size, kept, s.tail), n);
+    return ldexp(fma(expm1_ratio<-1>(r), r, lit<V>(1)) * lit<V>(1.1283791670955125739), n);
   }
 };
 
@@ -295,6 +518,6 @@ struct Swish : Activation {
 template <template <class> class... A>
 struct list {};
 using activations = list<Sigmoid, CenteredSigmoid, Tanh, Relu, LeakyRelu, ReluSquared, Elu, Silu, Gelu, GeluTanh,
-                         Softplus, HardSigmoid, HardSwish, Mish, Prelu, Swish>;
+                         Softplus, HardSigmoid, HardSwish, Mish, Gal, Prelu, Swish, AconC, Xielu, Dyt, Derf>;
 
 }  // namespace geoact::GEOACT_ISA

@@ -55,6 +55,40 @@ struct ExpTail<double> {
   };
 };
 
+// The same, with a small relative error of its own.
+template <class T>
+struct ExpBend;
+template <>
+struct ExpBend<float> {
+  static constexpr int degree = 5, leading = 2;
+  static constexpr float c[] = {
+      float(0x1.0000000000000p-1),
+      float(0x1.5555560000000p-3),
+      float(0x1.5554ea0000000p-5),
+      float(0x1.11114c0000000p-7),
+      float(0x1.6d42ec0000000p-10),
+      float(0x1.a072d80000000p-13),
+  };
+};
+template <>
+struct ExpBend<double> {
+  static constexpr int degree = 11, leading = 2;
+  static constexpr double c[] = {
+      double(0x1.0000000000000p-1),
+      double(0x1.5555555555555p-3),
+      double(0x1.5555555555557p-5),
+      double(0x1.111111111110dp-7),
+      double(0x1.6c16c16c15a73p-10),
+      double(0x1.a01a01a01cdf1p-13),
+      double(0x1.a01a01a9e5d72p-16),
+      double(0x1.71de3a4a38762p-19),
+      double(0x1.27e4d4224588cp-22),
+      double(0x1.ae6470ecd42b2p-26),
+      double(0x1.1f7f18b26e408p-29),
+      double(0x1.61581bbaa44f0p-33),
+  };
+};
+
 // log(1 + e) / e for 0 <= e <= 1, small relative error.
 template <class T>
 struct Log1pRatio;
@@ -175,6 +209,42 @@ struct NormalTailRest<double> {
       double(0x1.c1204ed3c99efp-13),
       double(0x1.0d2e87a417891p-16),
       double(0x1.4067e9548ddcap-21),
+  };
+};
+
+// erf(u) / u - 1 as a function of u^2 <= 1, small relative error of erf(u).
+template <class T>
+struct ErfRatio;
+template <>
+struct ErfRatio<float> {
+  static constexpr int degree = 6, leading = 0;
+  static constexpr float c[] = {
+      float(0x1.06eba80000000p-3),
+      float(-0x1.81273e0000000p-2),
+      float(0x1.ce2ce60000000p-4),
+      float(-0x1.b7f71a0000000p-6),
+      float(0x1.53f2240000000p-8),
+      float(-0x1.a351660000000p-11),
+      float(0x1.4772480000000p-14),
+  };
+};
+template <>
+struct ErfRatio<double> {
+  static constexpr int degree = 12, leading = 0;
+  static constexpr double c[] = {
+      double(0x1.06eba8214db69p-3),
+      double(-0x1.812746b0379e6p-2),
+      double(0x1.ce2f21a042b21p-4),
+      double(-0x1.b82ce312849afp-6),
+      double(0x1.565bcd0db0530p-8),
+      double(-0x1.c02db3d8f264ep-11),
+      double(0x1.f9a321a195b9dp-14),
+      double(-0x1.f4d1df40274b3p-17),
+      double(0x1.b9def1de3f8ebp-20),
+      double(-0x1.5f1d38354a7c9p-23),
+      double(0x1.f7a41b6768ef8p-27),
+      double(-0x1.386acc14bb471p-30),
+      double(0x1.0579a08899394p-34),
   };
 };
 

@@ -135,6 +135,12 @@ def log1p_ratio(e: mp.mpf) -> mp.mpf:
     return mp.log1p(e) / e if e > mp.mpf(10) ** -40 else mp.mpf(1)
 
 
+def erf_ratio(s: mp.mpf) -> mp.mpf:
+    """Return what erf(u) / u has beyond 1, as a function of s = u^2."""
+    u = mp.sqrt(s)
+    return mp.erf(u) / u - 1 if s > mp.mpf(10) ** -30 else 2 / mp.sqrt(mp.pi) * (1 - s / 3) - 1
+
+
 def mills(a: mp.mpf) -> mp.mpf:
     """exp(a^2/2) times the upper tail of the normal distribution at a >= 0."""
     return mp.exp(a * a / 2) * mp.erfc(a / mp.sqrt(2)) / 2
@@ -273,6 +279,15 @@ def main() -> None:
         leading=2,
     )
     approximate(
+        "ExpBend",
+        "The same, with a small relative error of its own.",
+        exp_tail,
+        lambda r: 1 / exp_tail(r),
+        {"float": (-half, half), "double": (-half, half)},
+        {"float": 5, "double": 11},
+        leading=2,
+    )
+    approximate(
         "Log1pRatio",
         "log(1 + e) / e for 0 <= e <= 1, small relative error.",
         log1p_ratio,
@@ -281,6 +296,14 @@ def main() -> None:
         {"float": 9, "double": 20},
     )
     normal_tail()
+    approximate(
+        "ErfRatio",
+        "erf(u) / u - 1 as a function of u^2 <= 1, small relative error of erf(u).",
+        erf_ratio,
+        lambda s: 1 / (1 + erf_ratio(s)),
+        {"float": (mp.mpf(0), mp.mpf(1)), "double": (mp.mpf(0), mp.mpf(1))},
+        {"float": 6, "double": 12},
+    )
     gelu_tanh_argument()
     print("\n}  // namespace geoact::GEOACT_ISA")
 

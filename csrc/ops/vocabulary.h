@@ -48,6 +48,9 @@ GEOACT_HD constexpr scalar_of<V> per_precision(float a, double b) {
   return sizeof(scalar_of<V>) == sizeof(float) ? a : b;
 }
 
+template <class V>
+inline constexpr scalar_of<V> largest_finite = per_precision<V>(0x1.fffffep127f, 0x1.fffffffffffffp1023);
+
 // A constant in every lane, rounded to the precision of V.
 template <class V>
 GEOACT_HD V lit(double c) {
@@ -236,6 +239,13 @@ GEOACT_HD Sum<V> square(V a) {
   }
 }
 
+// a - b exactly (Knuth)
+template <class V>
+GEOACT_HD Sum<V> difference(V a, V b) {
+  const V head = a - b, part = head - a;
+  return {head, (a - (head - part)) - (b + part)};
+}
+
 // 1 / b to twice the precision; worth hoisting out of a loop
 template <class V>
 GEOACT_HD Sum<V> reciprocal(V b) {
@@ -414,6 +424,17 @@ GEOACT_HD NormalTailParts<V> normal_tail(V a) {
   const V density = fma(ratio, r, lit<V>(1)), times_a = fma(bounded * ratio, r, bounded);
   if constexpr (fuses) return {density, times_a, above, fma(twice, above, rest), n};
   return {density, times_a, lit<V>(1), rest / above + twice, n};
+}
+
+// erf(u): a polynomial near 0, and 1 less the tail further out. It is 1 to the last bit where that bound is.
+template <class V>
+GEOACT_HD V erf(V u) {
+  using T = scalar_of<V>;
+  const V size = abs(u), near = min(lit<V>(1), size);
+  const V middle = fma(near, polynomial<ErfRatio<T>>(near * near), near);
+  const NormalTailParts<V> tail = normal_tail(size * lit<V>(1.4142135623730950488));
+  const V beyond = fma(ldexp(tail.times_ratio(tail.density), tail.n), lit<V>(-2), lit<V>(1));
+  return with_sign(select(size > lit<V>(1), beyond, middle), u);
 }
 
 // --- edges -------------------------------------------------------------------------------------------------

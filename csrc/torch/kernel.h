@@ -21,7 +21,8 @@ using bindings::Request;
 struct Row {
   PyObject* object;  // geoact.Activation
   int index;
-  bool saves_y, trainable;
+  bool saves_y;
+  int trainable;  // how many parameters are trained
   int parameters;
   std::string name, derivative;  // as the profiler and grad_fn show them
 };

@@ -108,7 +108,8 @@ PyObject* common(PyObject* const* arguments) {
   if (!THPVariable_CheckExact(x_object) || !(out == Py_None || out == x_object) || !is_plain_thread()) return nullptr;
   const at::Tensor& x = THPVariable_Unpack(x_object);
   const Row* row = find_row(arguments[0]);
-  if (!row || !is_plain(x)) return nullptr;
+  // Several trained parameters are left to Python.
+  if (!row || row->trainable > 1 || !is_plain(x)) return nullptr;
   Parameters parameters;
   at::Tensor weight;
   if (!read_parameters(*row, arguments[2], arguments[6], parameters, weight)) return nullptr;
@@ -186,7 +187,7 @@ PyObject* connect(PyObject*, PyObject* arguments) {
     Row row;
     const char* name;
     int saves_y, trainable;
-    if (!PyArg_ParseTuple(PyTuple_GET_ITEM(list, i), "Oippis", &row.object, &row.index, &saves_y, &trainable,
+    if (!PyArg_ParseTuple(PyTuple_GET_ITEM(list, i), "Oipiis", &row.object, &row.index, &saves_y, &trainable,
                           &row.parameters, &name))
       return nullptr;
     row.saves_y = saves_y;

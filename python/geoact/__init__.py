@@ -14,8 +14,8 @@ from warning that geoact was there first.
 from typing import Any
 
 from geoact import activations as _registry
-from geoact import masks
 from geoact import gates as _gates
+from geoact import masks
 from geoact.activations import *  # noqa: F403  every public name there is a row or speaks of rows
 from geoact.backends import Info, gpu_backend, info, isa, num_threads, set_gpu_backend, set_isa, set_num_threads
 from geoact.gates import *  # noqa: F403  Gate and the rows

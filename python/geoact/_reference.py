@@ -60,6 +60,18 @@ def prelu_param_slope(x: Array, weight: Parameter) -> Array:
     return np.where(x > 0, 0.0, x)
 
 
+def gal(x: Array, negative_slope: Parameter, scale: Parameter, shift: Parameter) -> Array:
+    return np.asarray(scale * (leaky_relu(x, negative_slope) - shift))
+
+
+def gal_size(x: Array, negative_slope: Parameter, scale: Parameter, shift: Parameter) -> Array:
+    return np.asarray(np.abs(scale) * np.maximum(np.abs(leaky_relu(x, negative_slope)), np.abs(shift)))
+
+
+def gal_slope(x: Array, negative_slope: Parameter, scale: Parameter, shift: Parameter) -> Array:
+    return np.asarray(scale * leaky_relu_slope(x, negative_slope))
+
+
 def relu_squared(x: Array) -> Array:
     return np.maximum(x, 0) ** 2
 
@@ -98,6 +110,143 @@ def swish_slope(x: Array, beta: Parameter) -> Array:
 
 def swish_param_slope(x: Array, beta: Parameter) -> Array:
     return x * x * sigmoid_slope(x * beta)
+
+
+def _acon_c_terms(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> tuple[Array, Array]:
+    """The terms of p1 and p2, the one that decays by halves as in swish."""
+    z = beta * ((p1 - p2) * x)
+    e = np.exp(-np.abs(z) / 2)
+    major, minor = x / (1 + e * e), (x * e) * e / (1 + e * e)
+    return p1 * np.where(z > 0, major, minor), p2 * np.where(z > 0, minor, major)
+
+
+def acon_c(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Array:
+    first, second = _acon_c_terms(x, p1, p2, beta)
+    return first + second
+
+
+def acon_c_size(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Array:
+    first, second = _acon_c_terms(x, p1, p2, beta)
+    return np.maximum(np.abs(first), np.abs(second))
+
+
+def acon_c_slope(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Array:
+    z = beta * ((p1 - p2) * x)
+    return np.asarray(p1 * swish_slope(z, 1.0) + p2 * swish_slope(-z, 1.0))
+
+
+def acon_c_p1_slope(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Array:
+    return x * swish_slope(beta * ((p1 - p2) * x), 1.0)
+
+
+def acon_c_p2_slope(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Array:
+    return x * swish_slope(beta * ((p2 - p1) * x), 1.0)
+
+
+def acon_c_beta_slope(x: Array, p1: Parameter, p2: Parameter, beta: Parameter) -> Array:
+    return swish_param_slope((p1 - p2) * x, beta)
+
+
+def _expm1_beyond_linear(v: Array) -> Array:
+    """exp(v) - 1 - v for v <= 0: near 0 the series, where the difference has lost its digits."""
+    series = 1 + v / 13
+    for k in range(12, 2, -1):
+        series = 1 + v / k * series
+    return np.where(np.abs(v) < 0.1, v * v / 2 * series, np.expm1(v) - v)
+
+
+def _softplus_of(v: Parameter) -> Any:  # noqa: ANN401
+    return np.maximum(v, 0) + np.log1p(np.exp(-np.abs(v)))
+
+
+def _xielu_beyond(x: Array, eps: Parameter) -> Array:
+    """exp(m) - 1 - x with m = min(x, eps), for x <= 0."""
+    m = np.minimum(np.minimum(x, 0), eps)
+    return np.asarray(_expm1_beyond_linear(m) + (m - np.minimum(x, 0)))
+
+
+def xielu(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
+    a, s = _softplus_of(alpha_p), _softplus_of(alpha_n)
+    near = (beta + s) * _xielu_beyond(x, eps) + beta * x
+    far = (beta + s) * np.expm1(np.minimum(np.minimum(x, 0), eps)) - s * x  # without the part of beta x in both terms
+    return np.asarray(np.where(x > 0, x * (a * x + beta), np.where(x > -4, near, far)))
+
+
+def xielu_size(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
+    a, b = _softplus_of(alpha_p), beta + _softplus_of(alpha_n)
+    low = np.minimum(x, 0)
+    m = np.minimum(low, eps)
+    bent = np.where(x > 0, a * x * x, b * np.maximum(_expm1_beyond_linear(m), np.abs(m - low)))
+    return np.asarray(np.maximum(np.abs(bent), np.abs(beta * x)))
+
+
+def xielu_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
+    b, ramp = beta + _softplus_of(alpha_n), np.where(x < eps, np.expm1(np.minimum(x, 0)), -1.0)
+    return np.asarray(np.where(x > 0, 2 * _softplus_of(alpha_p) * x + beta, b * ramp + beta))
+
+
+def xielu_alpha_p_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
+    return np.asarray(sigmoid(alpha_p) * np.maximum(x, 0) ** 2)
+
+
+def xielu_alpha_n_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
+    return sigmoid(alpha_n) * np.where(x > 0, 0.0, _xielu_beyond(x, eps))
+
+
+def dyt(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(weight * np.tanh(alpha * x) + bias)
+
+
+def dyt_size(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(np.maximum(np.abs(weight * np.tanh(alpha * x)), np.abs(bias)))
+
+
+def dyt_slope(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(weight * alpha * tanh_slope(alpha * x))
+
+
+def dyt_alpha_slope(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(weight * x * tanh_slope(alpha * x))
+
+
+def dyt_weight_slope(x: Array, alpha: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(np.tanh(alpha * x))
+
+
+def bias_slope(x: Array, *parameters: Parameter) -> Array:
+    return np.ones_like(x)
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def derf(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(weight * _erf(alpha * x + shift) + bias)
+
+
+def derf_size(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(np.maximum(np.abs(weight * _erf(alpha * x + shift)), np.abs(bias)))
+
+
+def _erf_slope(u: Array) -> Array:
+    near = np.clip(u, -1e3, 1e3)
+    return 2 / math.sqrt(math.pi) * np.exp(-near * near)
+
+
+def derf_slope(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(weight * alpha * _erf_slope(alpha * x + shift))
+
+
+def derf_alpha_slope(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(weight * x * _erf_slope(alpha * x + shift))
+
+
+def derf_shift_slope(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(weight * _erf_slope(alpha * x + shift))
+
+
+def derf_weight_slope(x: Array, alpha: Parameter, shift: Parameter, weight: Parameter, bias: Parameter) -> Array:
+    return np.asarray(_erf(alpha * x + shift))
 
 
 _erfc = np.vectorize(math.erfc, otypes=[np.float64])

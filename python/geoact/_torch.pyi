@@ -15,7 +15,7 @@ def forward(
 ) -> Any: ...
 def connect(
     api: object,
-    rows: tuple[tuple[Activation, int, bool, bool, int, str], ...],
+    rows: tuple[tuple[Activation, int, bool, int, int, str], ...],
     forward: object,
     direct: object,
     differentiable: object,

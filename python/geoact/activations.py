@@ -50,10 +50,13 @@ class Activation:
         Float64 NumPy references ``value(x, *parameters)`` and ``slope(x, *parameters)``, written for accuracy.
     parameters : tuple of Parameter
         In the order of the arguments after x.
-    param_slope : callable, optional
-        Reference derivative with respect to the one trainable parameter.
+    param_slope : tuple of callable
+        Reference derivatives with respect to the trained parameters: one each, of the first parameters.
     ulp : dict
         Promised largest error of ``value``, in units in the last place, by dtype.
+    size : callable, optional
+        Where ``value`` is a sum that may cancel: the reference size of its largest term, which the units of ``ulp``
+        are then of, as far as that exceeds the value.
     kinks : tuple of float
         Points where the slope jumps; numerical derivatives are not taken across them.
     """
@@ -63,8 +66,9 @@ class Activation:
     value: _Callable[..., _Float64] = _field(repr=False)
     slope: _Callable[..., _Float64] = _field(repr=False)
     parameters: tuple[Parameter, ...] = ()
-    param_slope: _Callable[..., _Float64] | None = _field(default=None, repr=False)
+    param_slope: tuple[_Callable[..., _Float64], ...] = _field(default=(), repr=False)
     ulp: dict[str, float] = _field(default_factory=lambda: {"float32": 2, "float64": 4}, repr=False)
+    size: _Callable[..., _Float64] | None = _field(default=None, repr=False)
     kinks: tuple[float, ...] = _field(default=(), repr=False)
     source: str = _field(default="", repr=False)
     variants: dict[str, str] = _field(default_factory=dict, repr=False)  # approximate= -> row
@@ -94,9 +98,9 @@ class Activation:
         return get, (self.name,)
 
     @property
-    def trainable(self) -> bool:
-        """Whether ``backward`` also returns the gradient of the parameter."""
-        return self.param_slope is not None
+    def trainable(self) -> int:
+        """How many parameters are trained, from the first on: ``backward`` also returns their gradients."""
+        return len(self.param_slope)
 
     def __call__(
         self,
@@ -157,8 +161,8 @@ class Activation:
 
         Returns
         -------
-        dx : array, or (dx, dparameter)
-            The pair where the activation has a trainable parameter. ``dparameter`` has the shape and dtype of the
+        dx : array, or (dx, dparameter, ...)
+            A tuple where the activation has trained parameters. Each ``dparameter`` has the shape and dtype of its
             parameter, or is a float where a number was given; of CuPy arrays an array of one float64 and no axes, for
             which the device need not be waited for.
 
@@ -198,8 +202,9 @@ class Activation:
             bound[place] = value
         if len(bound) != len(self._filling):
             return self._bind_carefully(values, named)
-        for value in bound:
-            if value is None if self.trainable else type(value) is not float:
+        trained = self.trainable
+        for place, value in enumerate(bound):
+            if value is None if place < trained else type(value) is not float:
                 return self._bind_carefully(values, named)
         return self, tuple(bound), 1
 
@@ -233,11 +238,11 @@ class Activation:
                 raise TypeError(f"{self.name} got {name} twice")
             bound[name] = value
         result = []
-        for parameter in self.parameters:
+        for place, parameter in enumerate(self.parameters):
             value = bound.get(parameter.name, parameter.default)
             if value is None:
                 raise TypeError(f"{self.name} needs {parameter.name}")
-            if not self.trainable and not isinstance(value, (int, float, _np.floating)):
+            if place >= self.trainable and not isinstance(value, (int, float, _np.floating)):
                 raise TypeError(f"{parameter.name} must be a number, got {type(value).__name__}")
             result.append(value)
         return row, tuple(result), channel_axis
@@ -385,6 +390,20 @@ mish = Activation(
     ulp=_FOUR,
     source="Misra (2020), Mish: a self regularized non-monotonic activation function.",
 )
+gal = Activation(
+    "gal",
+    "scale ((x if x > 0 else negative_slope x) - shift)",
+    _ref.gal,
+    _ref.gal_slope,
+    (
+        Parameter("negative_slope", 0.01, "slope for x <= 0, before scaling"),
+        Parameter("scale", 1.0, "factor of everything"),
+        Parameter("shift", 0.0, "taken off before scaling"),
+    ),
+    size=_ref.gal_size,
+    kinks=(0.0,),
+    source="A leaky rectifier whose parameters are set from measured geometry, not trained.",
+)
 prelu = Activation(
     "prelu",
     "x if x > 0 else weight x",
@@ -397,7 +416,7 @@ prelu = Activation(
             "number, or array of one value or one per channel (axis channel_axis, 1 as in torch)",
         ),
     ),
-    param_slope=_ref.prelu_param_slope,
+    param_slope=(_ref.prelu_param_slope,),
     ulp=_EXACT,
     kinks=(0.0,),
     source="He, Zhang, Ren, Sun (2015), Delving deep into rectifiers.",
@@ -408,6 +427,71 @@ swish = Activation(
     _ref.swish,
     _ref.swish_slope,
     (Parameter("beta", 1.0, "number, or array of one value or one per channel (axis channel_axis)"),),
-    param_slope=_ref.swish_param_slope,
+    param_slope=(_ref.swish_param_slope,),
     source="Ramachandran, Zoph, Le (2017), Searching for activation functions.",
+)
+_PER_CHANNEL = "number, or array of one value or one per channel (axis channel_axis)"
+acon_c = Activation(
+    "acon_c",
+    "(p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x",
+    _ref.acon_c,
+    _ref.acon_c_slope,
+    (
+        Parameter("p1", 1.0, f"slope where beta (p1 - p2) x is large: {_PER_CHANNEL}"),
+        Parameter("p2", 0.0, f"slope on the other side: {_PER_CHANNEL}"),
+        Parameter("beta", 1.0, f"how sharply the one turns into the other: {_PER_CHANNEL}"),
+    ),
+    param_slope=(_ref.acon_c_p1_slope, _ref.acon_c_p2_slope, _ref.acon_c_beta_slope),
+    ulp=_FOUR,
+    size=_ref.acon_c_size,
+    source="Ma, Zhang, Liu, Sun (2021), Activate or not: learning customized activation.",
+)
+xielu = Activation(
+    "xielu",
+    "a x^2 + beta x if x > 0 else (beta + b) (exp(min(x, eps)) - 1 - x) + beta x; "
+    "a = log(1 + exp(alpha_p)), b = log(1 + exp(alpha_n))",
+    _ref.xielu,
+    _ref.xielu_slope,
+    (
+        Parameter("alpha_p", None, f"curvature for x > 0, before softplus: {_PER_CHANNEL}"),
+        Parameter("alpha_n", None, f"curvature for x <= 0, before softplus: {_PER_CHANNEL}"),
+        Parameter("beta", 0.5, "slope at 0"),
+        Parameter("eps", -1e-6, "x above which exp(x) is held, at most 0"),
+    ),
+    param_slope=(_ref.xielu_alpha_p_slope, _ref.xielu_alpha_n_slope),
+    ulp=_FOUR,
+    size=_ref.xielu_size,
+    kinks=(0.0,),
+    source="Huang (2024), Deriving activation functions using integration.",
+)
+dyt = Activation(
+    "dyt",
+    "weight tanh(alpha x) + bias",
+    _ref.dyt,
+    _ref.dyt_slope,
+    (
+        Parameter("alpha", 0.5, f"steepness: {_PER_CHANNEL}"),
+        Parameter("weight", 1.0, f"factor of tanh: {_PER_CHANNEL}"),
+        Parameter("bias", 0.0, f"added to it: {_PER_CHANNEL}"),
+    ),
+    param_slope=(_ref.dyt_alpha_slope, _ref.dyt_weight_slope, _ref.bias_slope),
+    ulp=_FOUR,
+    size=_ref.dyt_size,
+    source="Zhu, Chen, He, LeCun, Liu (2025), Transformers without normalization.",
+)
+derf = Activation(
+    "derf",
+    "weight erf(alpha x + shift) + bias",
+    _ref.derf,
+    _ref.derf_slope,
+    (
+        Parameter("alpha", 0.5, f"steepness: {_PER_CHANNEL}"),
+        Parameter("shift", 0.0, f"added to the argument of erf: {_PER_CHANNEL}"),
+        Parameter("weight", 1.0, f"factor of erf: {_PER_CHANNEL}"),
+        Parameter("bias", 0.0, f"added to it: {_PER_CHANNEL}"),
+    ),
+    param_slope=(_ref.derf_alpha_slope, _ref.derf_shift_slope, _ref.derf_weight_slope, _ref.bias_slope),
+    ulp=_FOUR,
+    size=_ref.derf_size,
+    source="Chen, Lu, Zhu, Sun, Liu (2025), Stronger normalization-free transformers.",
 )

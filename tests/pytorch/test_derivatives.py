@@ -6,7 +6,7 @@ from support.cases import each_case, each_row
 
 pytest.importorskip("torch.distributed")
 import torch
-from support.torch_cases import REFERENCES, arguments, each_trained, gradients, split, tensor
+from support.torch_cases import REFERENCES, TRAINED, arguments, each_trained, gradients, split, tensor
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
@@ -45,8 +45,25 @@ def test_gradients_with_one_parameter_per_channel(case, shape):
     bind, inputs = _inputs(case, *shape, channels=3 if len(shape) > 1 else None)
     assert gradcheck(bind(case.row), inputs, check_forward_ad=True, check_batched_grad=True)
     assert gradgradcheck(bind(case.row), inputs, check_fwd_over_rev=True)
-    last = torch.rand(shape[-1] if len(shape) > 1 else 1, dtype=FLOAT64, requires_grad=True)
-    assert gradcheck(lambda x, w: case.row(x, w, channel_axis=-1), (inputs[0], last), check_forward_ad=True)
+    channels = shape[-1] if len(shape) > 1 else 1
+    last = [torch.rand(channels, dtype=FLOAT64, requires_grad=True) for _ in inputs[1:]]
+    assert gradcheck(lambda x, *w: bind(case.row)(x, *w, channel_axis=-1), (inputs[0], *last), check_forward_ad=True)
+
+
+@pytest.mark.parametrize("case", [case for case in TRAINED if case.row.trainable > 1], ids=str)
+def test_each_parameter_by_itself(case):
+    """A tensor per channel beside numbers and tensors of one value, in first and second derivatives."""
+    x, trained = tensor(2, 3, 2, dtype=FLOAT64, requires_grad=True), case.row.trainable
+    for place in range(trained):
+        chosen = torch.linspace(0.2, 1.1, 3, dtype=FLOAT64).requires_grad_()
+        one = torch.full((), 0.4, dtype=FLOAT64, requires_grad=True)
+
+        def call(x, w, v, place=place):
+            values = [w if k == place else v if k == (place + 1) % trained else n for k, n in enumerate(case.values)]
+            return case.row(x, *values)
+
+        assert gradcheck(call, (x, chosen, one), check_forward_ad=True)
+        assert gradgradcheck(call, (x, chosen, one), check_fwd_over_rev=True)
 
 
 @each_row
@@ -87,14 +104,14 @@ def test_second_and_forward_derivatives_keep_16_bits(case, dtype):
 
 
 @each_trained
-@pytest.mark.parametrize("first", [0, 1])
-def test_only_one_of_the_two_gradients_goes_on(case, first):
-    found = []
-    for function in (case.row, REFERENCES[case.name]):
-        inputs = tensor(2, 3, dtype=FLOAT64, requires_grad=True), torch.full((1,), 0.3).double().requires_grad_()
-        one = torch.autograd.grad((function(*inputs) ** 2).sum(), inputs, create_graph=True)[first]
-        found.append(torch.autograd.grad(one.sum(), inputs, materialize_grads=True))
-    torch.testing.assert_close(*found)
+def test_only_one_of_the_gradients_goes_on(case):
+    for first in range(1 + case.row.trainable):
+        found = []
+        for function in (case.row, REFERENCES[case.name]):
+            bind, inputs = _inputs(case, 2, 3)
+            one = torch.autograd.grad((bind(function)(*inputs) ** 2).sum(), inputs, create_graph=True)[first]
+            found.append(torch.autograd.grad(one.sum(), inputs, materialize_grads=True))
+        torch.testing.assert_close(*found)
 
 
 # --- torch.func -----------------------------------------------------------------------------------
@@ -131,9 +148,14 @@ def test_transforms_are_those_of_the_reference(case):
 
 @each_trained
 def test_transforms_with_respect_to_the_parameter(case):
-    x, weight = tensor(2, 3, 3, 2, dtype=FLOAT64), torch.linspace(-0.5, 1, 3, dtype=FLOAT64)
-    for transform in (lambda f: grad(f, 1), lambda f: hessian(f, (0, 1)), lambda f: vmap(grad(f, (0, 1)), (0, None))):
-        ours, theirs = (transform(_squares(f))(x, weight) for f in (case.row, REFERENCES[case.name]))
+    x, (bind, weights) = tensor(2, 3, 3, 2, dtype=FLOAT64), split(case, arguments(case, channels=3))
+    every = tuple(range(1 + len(weights)))
+    for transform in (
+        lambda f: grad(f, every[1:]),
+        lambda f: hessian(f, every),
+        lambda f: vmap(grad(f, every), (0, *(None for _ in weights))),
+    ):
+        ours, theirs = (transform(_squares(bind(f)))(x, *weights) for f in (case.row, REFERENCES[case.name]))
         torch.testing.assert_close(ours, theirs)
 
 
@@ -205,12 +227,16 @@ def test_vmap_over_any_axis(case, axis):
     ids=str,
 )
 def test_vmap_with_a_parameter_of_its_own(case, x_shape, weight_shape, in_dims):
-    x, weight = tensor(*x_shape, dtype=FLOAT64), tensor(*weight_shape, dtype=FLOAT64, seed=5)
+    bind, weights = split(case, arguments(case))
+    count = len(weights)
+    x, *weights = (tensor(*x_shape, dtype=FLOAT64), *(tensor(*weight_shape, dtype=FLOAT64, seed=5 + k)
+                   for k in range(count)))  # fmt: skip
+    in_dims, every = (in_dims[0], *in_dims[1:] * count), tuple(range(1 + count))
 
     def one_by_one(function):
         pick = [
             (lambda i, t=t, d=d: t) if d is None else (lambda i, t=t, d=d: t.select(d, i))
-            for t, d in zip((x, weight), in_dims, strict=True)
+            for t, d in zip((x, *weights), in_dims, strict=True)
         ]
         results = [function(*(p(i) for p in pick)) for i in range(5)]
         return (
@@ -219,16 +245,19 @@ def test_vmap_with_a_parameter_of_its_own(case, x_shape, weight_shape, in_dims):
             else torch.stack(results)
         )
 
-    torch.testing.assert_close(vmap(case.row, in_dims)(x, weight), one_by_one(case.row))
-    of_both = grad(lambda x, w: _squares(case.row)(x, w), (0, 1))
-    expected = grad(lambda x, w: _squares(REFERENCES[case.name])(x, w), (0, 1))
-    torch.testing.assert_close(vmap(of_both, in_dims)(x, weight), one_by_one(expected))
+    row, reference = bind(case.row), bind(REFERENCES[case.name])
+    torch.testing.assert_close(vmap(row, in_dims)(x, *weights), one_by_one(row))
+    of_all, expected = (grad(lambda *a, f=f: _squares(f)(*a), every) for f in (row, reference))
+    torch.testing.assert_close(vmap(of_all, in_dims)(x, *weights), one_by_one(expected))
 
 
 @each_trained
 def test_vmap_does_not_take_the_batch_for_channels(case):
+    bind, weights = split(case, arguments(case))
+    mapped = vmap(bind(case.row), (0, *(None for _ in weights)))
+    given = [torch.rand(4) for _ in weights]
     with pytest.raises(ValueError, match="x has 1 channel|per channel"):
-        vmap(case.row, (0, None))(tensor(3, 4), torch.rand(4))
+        mapped(tensor(3, 4), *given)
 
 
 def test_vmap_measures_the_whole_batch_once():

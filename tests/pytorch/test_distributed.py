@@ -331,7 +331,8 @@ def test_the_opt_in_tiers_are_the_merge_of_all_ranks(ranks, scenario):
         (reduced,) = rank[scenario]["reduced"]
         assert repr(reduced) == repr(merged)
         found, expected = reduced._accumulator.tier_cells(), merged._accumulator.tier_cells()
-        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * np.abs(expected[np.isfinite(expected)]).max())
+        size = np.abs(expected[np.isfinite(expected)]).max()
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9 * size)
         assert reduced.pairs.count == merged.pairs.count > 0
         assert reduced.linear_cka == pytest.approx(merged.linear_cka, rel=1e-9)
         assert found.tobytes() == ranks[0][scenario]["reduced"][0]._accumulator.tier_cells().tobytes()

@@ -14,7 +14,7 @@ import torch
 from geoact import torch as gt
 from geoact.torch import modules
 from geoact.torch.gated import GatedActivation
-from support.torch_cases import same_bits, tensor
+from support.torch_cases import REFERENCES, same_bits, tensor
 from torch import nn
 
 CLASSES = [
@@ -42,6 +42,11 @@ ARGUMENTS = {
     "Swish": [((4, 0.5), {}), ((), {"num_parameters": 4, "init": 2.0, "dtype": torch.float64})],
     "ScaledSiLU": [((1.1,), {})],
     "ReLUSquared": [((True,), {})],
+    "FixedGAL": [((0.2, 1.5, 0.1), {}), ((), {"scale": 0.5, "inplace": True})],
+    "AconC": [((4,), {}), ((), {"num_parameters": 5, "p2": -0.3, "channel_axis": -1, "dtype": torch.float64})],
+    "XIELU": [((4,), {}), ((), {"a": 0.3, "b": 1.5, "beta": 0.2, "eps": -0.01, "dtype": torch.float64})],
+    "DyT": [((5,), {}), ((), {"num_parameters": 4, "alpha": 0.9, "channel_axis": 1, "dtype": torch.float64})],
+    "Derf": [((5,), {}), ((), {"num_parameters": 4, "alpha": 0.9, "channel_axis": 1, "dtype": torch.float64})],
 }
 MADE = [(cls, args, kwargs) for cls in CLASSES for args, kwargs in (((), {}), *ARGUMENTS.get(cls.__name__, ()))]
 TWINS_MADE = [made for made in MADE if made[0] in TWINS]
@@ -57,7 +62,9 @@ def _data(module, **options):
 
 def test_every_row_has_a_module():
     assert {cls._row for cls in CLASSES} | {"gelu_tanh"} == set(geoact.activations())
-    assert {cls.__name__ for cls in OWN} == {"Swish", "CenteredSigmoid", "ReLUSquared", "ScaledSiLU"}
+    assert {cls.__name__ for cls in OWN} == {
+        "Swish", "CenteredSigmoid", "ReLUSquared", "ScaledSiLU", "FixedGAL", "AconC", "XIELU", "DyT", "Derf",
+    }  # fmt: skip
     assert {cls.__name__ for cls in CLASSES} <= set(gt.__all__)
 
 
@@ -152,6 +159,12 @@ def _expected(module, x):
         return torch.sigmoid(x) - 0.5
     if isinstance(module, gt.ReLUSquared):
         return torch.relu(x) ** 2
+    if isinstance(module, gt.FixedGAL):
+        return REFERENCES["gal"](x, module.negative_slope, module.scale, module.shift)
+    if not isinstance(module, (gt.Swish, gt.ScaledSiLU)):  # their last argument is the axis
+        *names, axis = module._arguments
+        values = [getattr(module, name) for name in names]
+        return REFERENCES[module._row](x.movedim(getattr(module, axis), 1), *values).movedim(1, getattr(module, axis))
     beta = module.beta
     shaped = beta.reshape(-1, *(1,) * (x.dim() - 2)) if isinstance(beta, torch.Tensor) and beta.numel() > 1 else beta
     return x * torch.sigmoid(shaped * x)
@@ -186,8 +199,44 @@ def test_swish_trains_its_beta():
 
 
 @pytest.mark.parametrize(
+    ("cls", "given", "first", "text"),
+    [
+        (gt.AconC, (3,), {"p1": [1.0] * 3, "p2": [0.0] * 3, "beta": [1.0] * 3}, "num_parameters=3, channel_axis=1"),
+        (gt.DyT, (3,), {"alpha": [0.5], "weight": [1.0] * 3, "bias": [0.0] * 3}, "num_parameters=3, channel_axis=-1"),
+        (
+            gt.Derf,
+            (3,),
+            {"alpha": [0.5], "shift": [0.0], "weight": [1.0] * 3, "bias": [0.0] * 3},
+            "num_parameters=3, channel_axis=-1",
+        ),
+    ],
+    ids=_ID,
+)
+def test_several_parameters_are_trained(cls, given, first, text):
+    module = cls(*given, dtype=torch.float64)
+    assert {name: p.tolist() for name, p in module.named_parameters()} == first
+    assert repr(module) == f"{cls.__name__}({text})"
+    module(tensor(4, 3, 3, dtype=torch.float64)).square().sum().backward()
+    for parameter in module.parameters():
+        assert parameter.grad.abs().min() > 0
+        with torch.no_grad():
+            parameter.fill_(3)
+    module.reset_parameters()
+    assert {name: p.tolist() for name, p in module.named_parameters()} == first
+
+
+def test_xielu_starts_at_the_curvatures_it_is_given():
+    module = gt.XIELU(a=0.3, b=1.2, beta=0.4, dtype=torch.float64)
+    a, b = torch.nn.functional.softplus(module.alpha_p), 0.4 + torch.nn.functional.softplus(module.alpha_n)
+    torch.testing.assert_close((a.item(), b.item()), (0.3, 1.2))
+
+
+@pytest.mark.parametrize(
     ("make", "error", "message"),
     [
+        (lambda: gt.XIELU(a=0), ValueError, "a must be above 0, got 0"),
+        (lambda: gt.XIELU(b=0.5), ValueError, "b must be above beta = 0.5, got 0.5"),
+        (lambda: gt.DyT(0), ValueError, "num_parameters must be at least 1, got 0"),
         (lambda: gt.Swish(0), ValueError, "num_parameters must be at least 1, got 0"),
         (lambda: gt.Swish(True), TypeError, "num_parameters must be an int, got bool"),
         (lambda: gt.ReLU(stats={}), TypeError, "stats must be a geoact.GeometryStats, got dict"),

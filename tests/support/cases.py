@@ -56,6 +56,14 @@ class Case:
         with np.errstate(all="ignore"):
             return self.row.value(x.astype(np.float64), *self.parameters(dtype))
 
+    def size(self, x, dtype):
+        """What errors are measured by: the value, or the largest term of a sum that cancels."""
+        value = np.abs(self.value(x, dtype))
+        if self.row.size is None:
+            return value
+        with np.errstate(all="ignore"):
+            return np.maximum(value, self.row.size(x.astype(np.float64), *self.parameters(dtype)))
+
     def slope(self, x, dtype):
         with np.errstate(all="ignore"):
             slope = self.row.slope(x.astype(np.float64), *self.parameters(dtype))
@@ -88,6 +96,11 @@ _FURTHER = {
     "softplus": [(3.3, 20.0), (1.0, 1e6)],
     "prelu": [(-0.3,)],
     "swish": [(-1.3,), (0.0,)],
+    "gal": [(0.1, -0.8, 0.35)],
+    "acon_c": [(0.3, -0.6, 2.0), (0.5, 0.9, -1.3), (-0.4, 0.7, 0.0), (0.0, 1.0, 1.0), (1.1, 1.1, 1.0)],
+    "xielu": [(-1.2, 0.7, 0.5, -1e-6), (0.4, -3.0, 0.0, -0.01), (2.0, 3.0, -0.3, 0.0)],
+    "dyt": [(-0.7, 1.3, -0.4), (0.0, 1.0, 0.5), (4.0, -2.0, 0.1)],
+    "derf": [(0.8, -0.35, 1.2, 0.3), (-1.5, 2.0, -0.7, 0.0), (0.0, 0.4, 1.0, -0.2)],
 }
 
 PLAIN = [Case(name, _plain(row)) for name, row in geoact.activations().items()]
@@ -122,10 +135,10 @@ def assert_same_bits(a, b):
         pytest.fail(f"{different.size} of {a.size} elements differ, the first at {first}: {pair[0]!r}, {pair[1]!r}")
 
 
-def ulps(y, expected, dtype):
-    """Error in units in the last place of ``expected`` in the format; infinite where only one is NaN."""
+def ulps(y, expected, dtype, size=None):
+    """Error in units in the last place of ``size``, of ``expected`` if None; infinite where only one is NaN."""
     precision, smallest = FORMATS[dtype.name]
-    _, exponent = np.frexp(expected)
+    _, exponent = np.frexp(expected if size is None else size)
     unit = np.ldexp(1.0, np.maximum(exponent - 1, smallest) - (precision - 1))
     with np.errstate(invalid="ignore"):
         error = np.abs(y.astype(np.float64) - expected) / unit

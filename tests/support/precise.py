@@ -45,7 +45,7 @@ def _module():
     stand_in, spec = _numpy_stand_in(), importlib.util.spec_from_file_location("precise", _reference.__file__)
     module = importlib.util.module_from_spec(spec)
     math = ModuleType("math")
-    math.erfc, math.sqrt, math.pi = _erfc, mpmath.sqrt, mpmath.pi
+    math.erfc, math.erf, math.sqrt, math.pi = _erfc, mpmath.erf, mpmath.sqrt, mpmath.pi
     replaced = {"numpy": stand_in, "numpy.typing": stand_in.typing, "math": math}
     with mock.patch.dict(sys.modules, replaced), mpmath.workdps(DIGITS):
         spec.loader.exec_module(module)
@@ -56,19 +56,33 @@ def _module():
 @lru_cache
 def values(case, sample):
     """F(x) for every x of a sample function, as mpmath numbers."""
-    function = getattr(_module(), case.row.value.__name__)
+    return _each(case, sample, case.row.value)
+
+
+@lru_cache
+def sizes(case, sample):
+    """What errors are measured by: the largest term of a sum that cancels, else the value."""
+    return _each(case, sample, case.row.size or case.row.value)
+
+
+def _each(case, sample, reference):
+    function = getattr(_module(), reference.__name__)
     with mpmath.workdps(DIGITS):
         parameters = [mpmath.mpf(v) for v in case.values]
         return [function(mpmath.mpf(float(x)), *parameters) for x in sample()]
 
 
-def ulps(y, expected):
-    """Error of a float64 number in units in the last place; 0 beyond the range if y is infinite or the largest."""
+def ulps(y, expected, size=0):
+    """Error of a float64 number in units in the last place, of ``size`` where that is larger.
+
+    0 beyond the range if y is infinite or the largest.
+    """
     limits = np.finfo(np.float64)
     with mpmath.workdps(DIGITS):
         if abs(expected) > limits.max:
             return 0.0 if abs(y) >= limits.max and (y > 0) == (expected > 0) else np.inf
         if not np.isfinite(y):
             return np.inf
-        exponent = max(mpmath.frexp(expected)[1] - 1, -1022) if expected else -1022
+        largest = max(abs(expected), abs(size))
+        exponent = max(mpmath.frexp(largest)[1] - 1, -1022) if largest else -1022
         return float(abs(mpmath.mpf(float(y)) - expected) / mpmath.ldexp(1, exponent - 52))

@@ -26,6 +26,33 @@ def _swish(x, beta=1.0):
     return x * torch.sigmoid((along_channels(beta, x) if isinstance(beta, torch.Tensor) else beta) * x)
 
 
+def _spread(x, *parameters):
+    return [along_channels(p, x) if isinstance(p, torch.Tensor) else p for p in parameters]
+
+
+def _acon_c(x, p1=1.0, p2=0.0, beta=1.0):
+    p1, p2, beta = _spread(x, p1, p2, beta)
+    d = (p1 - p2) * x
+    return d * torch.sigmoid(beta * d) + p2 * x
+
+
+def _xielu(x, alpha_p, alpha_n, beta=0.5, eps=-1e-6):
+    a, s = (torch.logaddexp(v, v * 0) for v in _spread(x, *map(torch.as_tensor, (alpha_p, alpha_n))))
+    # Constants, not clamp: it has no derivative of its derivative in every mode.
+    held = torch.where(x < eps, x, torch.full_like(x, eps))
+    return torch.where(x > 0, a * x * x, (beta + s) * (torch.expm1(held) - x)) + beta * x
+
+
+def _dyt(x, alpha=0.5, weight=1.0, bias=0.0):
+    alpha, weight, bias = _spread(x, alpha, weight, bias)
+    return weight * torch.tanh(alpha * x) + bias
+
+
+def _derf(x, alpha=0.5, shift=0.0, weight=1.0, bias=0.0):
+    alpha, shift, weight, bias = _spread(x, alpha, shift, weight, bias)
+    return weight * torch.erf(alpha * x + shift) + bias
+
+
 # What the rows compute, in torch's words.
 TWINS = {
     "sigmoid": torch.sigmoid,
@@ -48,6 +75,11 @@ REFERENCES = {
     "centered_sigmoid": lambda x: torch.tanh(x / 2) / 2,
     "relu_squared": lambda x: F.relu(x) * F.relu(x),
     "swish": _swish,
+    "gal": lambda x, slope=0.01, scale=1.0, shift=0.0: scale * (F.leaky_relu(x, slope) - shift),
+    "acon_c": _acon_c,
+    "xielu": _xielu,
+    "dyt": _dyt,
+    "derf": _derf,
 }
 INPLACE = [name for name in geoact.activations() if hasattr(functional, name) and name not in ("prelu", "swish")
            and "inplace" in getattr(functional, name).__code__.co_varnames]  # fmt: skip
@@ -64,10 +96,11 @@ def arguments(case, dtype=torch.float64, *, channels=None, requires_grad=False):
     """The parameters of a case as torch's functions take them: a tensor where the parameter is trained."""
     if not case.row.trainable:
         return case.values
-    values = torch.full((1,), case.values[0], dtype=torch.float64)
+    trained = case.row.trainable
+    values = [torch.full((1,), value, dtype=torch.float64) for value in case.values[:trained]]
     if channels is not None:
-        values = torch.linspace(-0.5, 1.5, channels, dtype=torch.float64)
-    return (values.to(dtype).requires_grad_(requires_grad),)
+        values = [torch.linspace(-0.5 + 0.3 * k, 1.5, channels, dtype=torch.float64) for k in range(trained)]
+    return *(v.to(dtype).requires_grad_(requires_grad) for v in values), *case.values[trained:]
 
 
 def tensor(*shape, dtype=torch.float32, seed=0, scale=2.0, requires_grad=False):
@@ -112,6 +145,8 @@ def gradients(function, x, *parameters, dy=None):
 
 def split(case, values):
     """A function of (x, *tensors) from the row or a reference, and the tensors: numbers are bound."""
-    if case.row.trainable:
-        return (lambda function: function), values
-    return (lambda function: lambda x: function(x, *values)), ()
+    trained = case.row.trainable
+    tensors, numbers = values[:trained], values[trained:]
+    if trained and not numbers:
+        return (lambda function: function), tensors
+    return (lambda function: lambda x, *given, **named: function(x, *given, *numbers, **named)), tensors

@@ -31,7 +31,7 @@ def constants(kind, dtype, columns):
     row, size = ACTIVATIONS[kind[1]], TYPES[dtype][1]
     tile = tiles.tile(columns, size, 4096 if columns else 1, 64 if columns else 1 << 24)
     common = {
-        "WEIGHT": fused.ONE_VALUE.value if row.param_slope else fused.NUMBER.value,
+        "WEIGHTS": sum(fused.ONE_VALUE.value * 4**k for k in range(row.trainable)),
         "WHOLE": not columns,
         "SINGLE": False,
         "COLUMNS": columns,
@@ -50,7 +50,8 @@ def constants(kind, dtype, columns):
         "PARAM_SLOPE": row.param_slope,
         "STORE": True,
         "MEASURE": True,
-        "PARAMETER": common["WEIGHT"],
+        "PARAMETERS": common["WEIGHTS"],
+        "TRAINED": row.trainable,
     }
 
 

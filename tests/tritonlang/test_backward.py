@@ -87,48 +87,55 @@ def test_dx_may_overwrite_dy_or_the_saved_array(case, target):
 # --- the gradient of a parameter ------------------------------------------------------------------
 
 
-def expected_gradient(case, x, dy, weight, axis):
-    """Float64: the sum of dy df/dp over everything, or over all axes but one; and the sum of the sizes."""
+def expected_gradients(case, x, dy, values, axis):
+    """Float64, per trained parameter: the sum of dy df/dp, over all axes but ``axis`` where the value is an array; and
+    the sum of the sizes."""
     wide = [a.astype(np.float64) for a in (x, dy)]
-    if axis is None:
-        terms, axes = wide[1] * case.row.param_slope(wide[0], float(weight)), None
-    else:
-        spread = weight.astype(np.float64).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
-        terms = wide[1] * case.row.param_slope(wide[0], spread)
-        axes = tuple(a for a in range(x.ndim) if a != axis)
-    return terms.sum(axis=axes), np.abs(terms).sum(axis=axes)
+    shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+    spread = [v.astype(np.float64).reshape(shape) if np.ndim(v) else float(v) for v in values]
+    for slope, value in zip(case.row.param_slope, values, strict=False):
+        terms = wide[1] * slope(wide[0], *spread)
+        axes = tuple(a for a in range(x.ndim) if a != axis) if np.ndim(value) else None
+        yield terms.sum(axis=axes), np.abs(terms).sum(axis=axes)
 
 
 @each_trainable
 def test_gradient_of_a_number_and_of_one_value(case, dtype):
     x, dy = inputs.normal((9, 133), dtype, sd=2.5), inputs.normal((9, 133), dtype, seed=4)
-    value = case.parameters(dtype)[0]
-    expected, size = expected_gradient(case, x, dy, np.float64(value), None)
-    _, number = backend.backward(case.row, tensor(dy), tensor(x), case.values)
-    assert number.dtype == torch.float64
-    assert number.shape == ()
-    assert abs(float(number) - expected) <= 1e-6 * size
-    weight = torch.tensor([value], dtype=torch.float64)
-    _, one = backend.backward(case.row, tensor(dy), tensor(x), (weight,))
-    assert one.dtype == torch.float64
-    assert one.shape == (1,)
-    assert float(one) == float(number)
+    values, trained = case.parameters(dtype), case.row.trainable
+    expected = list(expected_gradients(case, x, dy, values, None))
+    _, *numbers = backend.backward(case.row, tensor(dy), tensor(x), values)
+    weights = [torch.tensor([v], dtype=torch.float64) for v in values[:trained]]
+    _, *ones = backend.backward(case.row, tensor(dy), tensor(x), (*weights, *values[trained:]))
+    for number, one, (total, size) in zip(numbers, ones, expected, strict=True):
+        assert number.dtype == one.dtype == torch.float64
+        assert (number.shape, one.shape) == ((), (1,))
+        assert abs(float(number) - total) <= 1e-6 * size
+        assert float(one) == float(number)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((40, 9), 1), ((5, 7, 11), 1)])
 @each_trainable
-def test_gradient_of_a_weight_per_channel(case, shape, axis):
+def test_gradient_of_weights_per_channel(case, shape, axis):
+    """All of them per channel, and each in turn beside tensors of one value and numbers."""
     x, dy = inputs.normal(shape, np.float32, sd=2.5), inputs.normal(shape, np.float32, seed=4)
-    weight = inputs.normal(shape[axis], np.float32, mean=case.values[0], sd=0.3)
-    expected, size = expected_gradient(case, x, dy, weight, axis % x.ndim)
-    twin_dx, _ = case.row.backward(dy, weight, x=x, channel_axis=axis)
-    for per, stats_axis in (("tensor", 0), ("channel", axis), ("channel", axis - 1), ("row", axis)):
-        groups = {"tensor": 1, "channel": shape[stats_axis], "row": x.size // shape[axis]}[per]
-        state = None if (per, stats_axis) == ("channel", axis) else backend.new_state("backward", groups)
-        options = {"state": state, "per": per, "channel_axis": stats_axis, "weight_axis": axis}
-        dx, gradient = backend.backward(case.row, tensor(dy), tensor(x), (tensor(weight),), **options)
-        assert (np.abs(gradient.numpy() - expected) <= 1e-6 * size).all(), (per, state is None)
-        np.testing.assert_allclose(dx.numpy(), twin_dx, 1e-6, 1e-6)
+    trained = case.row.trainable
+    varying = [inputs.normal(shape[axis], np.float32, mean=v, sd=0.3, seed=20 + k) for k, v in enumerate(case.values)]
+    for chosen in (None, *range(trained)) if trained > 1 else (None,):
+        varies = [k < trained and chosen in (None, k) for k in range(len(case.values))]
+        values = [a if v else b for v, a, b in zip(varies, varying, case.parameters(np.float32), strict=True)]
+        expected = list(expected_gradients(case, x, dy, values, axis))
+        given = [tensor(v) if np.ndim(v) else torch.tensor(v) if k % 2 and k < trained else v
+                 for k, v in enumerate(values)]  # fmt: skip
+        twin_dx, *_ = case.row.backward(dy, *values, x=x, channel_axis=axis)
+        for per, stats_axis in (("tensor", 0), ("channel", axis), ("channel", axis - 1), ("row", axis)):
+            groups = {"tensor": 1, "channel": shape[stats_axis], "row": x.size // shape[axis]}[per]
+            state = None if (per, stats_axis) == ("channel", axis) else backend.new_state("backward", groups)
+            options = {"state": state, "per": per, "channel_axis": stats_axis, "weight_axis": axis}
+            dx, *gradients = backend.backward(case.row, tensor(dy), tensor(x), given, **options)
+            for gradient, (total, size) in zip(gradients, expected, strict=True):
+                assert (np.abs(gradient.numpy() - total) <= 1e-6 * size).all(), (per, state is None)
+            np.testing.assert_allclose(dx.numpy(), twin_dx, 1e-6, 1e-6)
 
 
 def test_gradient_of_a_weight_has_its_dtype_and_is_right_when_dx_overwrites_dy():

@@ -11,7 +11,9 @@ each_row = pytest.mark.parametrize("case", PLAIN, ids=str)
 
 
 def arguments(case, channels=1):
-    return (torch.full((channels,), case.values[0]), 1) if case.row.trainable else case.values
+    trained = case.row.trainable
+    weights = [torch.full((channels,), v) for v in case.values[:trained]]
+    return (*weights, *case.values[trained:], *([1] if trained else []))
 
 
 def data(*shape, seed=0):
@@ -26,10 +28,9 @@ def test_every_row_has_its_operators():
 def test_operator_and_its_derivative_are_those_of_the_functions(case):
     x, dy = data(6, 5), data(6, 5, seed=1)
     given = arguments(case, 5)
-    values, leaf = given[:1] if case.row.trainable else given, x.clone().requires_grad_()
+    values, leaf = given[:-1] if case.row.trainable else given, x.clone().requires_grad_()
     leaves = [leaf]
-    if case.row.trainable:
-        leaves.append(given[0].requires_grad_())
+    leaves += [weight.requires_grad_() for weight in given[: case.row.trainable]]
     y = getattr(torch.ops.geoact_triton, case.name)(leaf, *given)
     found = torch.autograd.grad(y, leaves, dy)
     with torch.no_grad():

@@ -97,9 +97,10 @@ class _Place:
         device = (_CUDA, memory.device_id)
         return _core.Borrowed(array, memory.ptr, array.shape, steps, dtype, device, self._stream.ptr, self.allocate)
 
-    def parameter(self, name: str, value: Any) -> Any:  # noqa: ANN401
-        """A parameter as the core reads it; what is no array is left for it to judge."""
-        return self.borrow(name, value) if belongs_to(value) else value
+    def parameters(self, row: Activation, values: tuple[object, ...]) -> tuple[Any, ...]:
+        """Parameters as the core reads them; what is no array is left for it to judge."""
+        pairs = zip(row._names, values, strict=True)
+        return tuple(self.borrow(name, value) if belongs_to(value) else value for name, value in pairs)
 
     def check(self, name: str, value: object) -> None:
         """Refuse what is no CuPy array, or is one with something that the core would ignore."""
@@ -140,8 +141,7 @@ def forward(
     accumulator = _accumulator(stats, GeometryStats)
     place = _Place("x", x)
     source = place.borrow("x", x)
-    if row.trainable:
-        values = (place.parameter(row._names[0], values[0]),)
+    values = place.parameters(row, values)
     y = place.empty_like(x) if out is None else out
     _core.forward(row._index, source, values, row._names, place.borrow("out", y), accumulator, channel_axis)
     return y
@@ -156,22 +156,19 @@ def backward(
     stats: GradientStats | None,
     channel_axis: int,
 ) -> Any:  # noqa: ANN401
-    """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``."""
+    """Dx = dy f'(x), or (dx, dparameter, ...), and the record of this call added to ``stats``."""
     accumulator = _accumulator(stats, GradientStats)
     place = _Place("dy", dy)
     sources = place.borrow("dy", dy), place.borrow(row.saves, saved)
-    gradient = borrowed = None
-    if row.trainable:
-        (value,) = values
-        values = (place.parameter(row._names[0], value),)
-        gradient = place.gradient(value, dy.size)
-        borrowed = place.borrow("gradient", gradient)
+    gradients = [place.gradient(value, dy.size) for value in values[: row.trainable]]
+    borrowed = tuple(place.borrow("gradient", gradient) for gradient in gradients) or None
+    values = place.parameters(row, values)
     dx = place.empty_like(dy) if out is None else out
     target = place.borrow("out", dx)
     _core.backward(
-        row._index, *sources, row.saves, values, row._names, target, accumulator, channel_axis, gradient=borrowed
+        row._index, *sources, row.saves, values, row._names, target, accumulator, channel_axis, gradients=borrowed
     )
-    return (dx, gradient) if row.trainable else dx
+    return (dx, *gradients) if row.trainable else dx
 
 
 def gated_forward(

@@ -71,7 +71,7 @@ def backward(
     stats: GradientStats | None,
     channel_axis: int,
 ) -> Any:  # noqa: ANN401
-    """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``."""
+    """Dx = dy f'(x), or (dx, dparameter, ...), and the record of this call added to ``stats``."""
     accumulator = _accumulator(stats, GradientStats)
     try:
         result = _core.backward(row._index, dy, saved, row.saves, values, row._names, out, accumulator, channel_axis)
@@ -80,12 +80,16 @@ def backward(
         raise
     if not row.trainable:
         return result
-    dx, gradient = result
-    (value,) = values
+    dx, *gradients = result
+    return dx, *(_like(value, gradient) for value, gradient in zip(values, gradients, strict=False))
+
+
+def _like(value: object, gradient: np.ndarray[Any, Any]) -> Any:  # noqa: ANN401
+    """A gradient in the type of its parameter."""
     if not isinstance(value, np.ndarray):
-        return dx, float(gradient[0])
+        return float(gradient[0])
     with np.errstate(over="ignore"):  # a gradient too large for the parameter's dtype is infinite, as dx would be
-        return dx, gradient.astype(value.dtype).reshape(value.shape)
+        return gradient.astype(value.dtype).reshape(value.shape)
 
 
 def gated_forward(

@@ -86,15 +86,15 @@ def forward(
     accumulator = _accumulator(stats, GeometryStats, "stats")
     if accumulator is not None and running_backward():
         accumulator = None  # activation checkpointing repeats a call that was measured
-    followed = x.requires_grad or (row.trainable and getattr(values[0], "requires_grad", False))
+    weights = autograd.weights_of(row, values)
+    followed = x.requires_grad or any(w is not None and w.requires_grad for w in weights)
     if (followed and _grad_enabled()) or forward_ad._current_level >= 0:
         gradient_accumulator = _accumulator(gradient_stats, GradientStats, "gradient_stats")
         call = autograd.Direct(row, values, accumulator, gradient_accumulator, channel_axis)
-        weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
         if out is not None and out is not x:
             raise ValueError("out= does not support automatic differentiation; call under torch.no_grad(), or out=x")
         try:
-            return autograd.forward(x, weight, call) if out is None else autograd.forward_in_place(x, weight, call)
+            return autograd.forward(x, weights, call) if out is None else autograd.forward_in_place(x, weights, call)
         except (BufferError, RuntimeError):
             _explain(row, x, values, out)
             if not x.is_meta:
@@ -104,8 +104,7 @@ def forward(
         _accumulator(gradient_stats, GradientStats, "gradient_stats")
     try:
         if x.is_cuda or gpu.simulated:  # there are several kernels for it
-            weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
-            y = autograd.Direct(row, values, accumulator, None, channel_axis).forward(x, weight, out)
+            y = autograd.Direct(row, values, accumulator, None, channel_axis).forward(x, weights, out)
         else:
             y = _core.forward(row._index, x, values, row._names, out, accumulator, channel_axis)
     except (BufferError, RuntimeError, TypeError, ValueError):
@@ -193,7 +192,7 @@ def backward(
     stats: GradientStats | None,
     channel_axis: int,
 ) -> Any:  # noqa: ANN401
-    """Dx = dy f'(x), or (dx, dparameter), and the record of this call added to ``stats``; not differentiable."""
+    """Dx = dy f'(x), or (dx, dparameter, ...), and the record of this call added to ``stats``; not differentiable."""
     accumulator = _accumulator(stats, GradientStats, "stats")
     for name, value in (("dy", dy), (row.saves, saved)):
         _check(name, value, dy, "dy")
@@ -204,19 +203,22 @@ def backward(
     if dy.is_meta:  # shapes alone
         dx = torch.empty_like(dy) if out is None else out
         of_number = torch.empty((), dtype=torch.float64, device="meta")
-        gradient = torch.empty_like(values[0]) if row.trainable and isinstance(values[0], torch.Tensor) else of_number
-        return (dx, gradient) if row.trainable else dx
+        shapes = (of_number if w is None else torch.empty_like(w) for w in autograd.weights_of(row, values))
+        return (dx, *shapes) if row.trainable else dx
     call = autograd.Direct(row, values, None, accumulator, channel_axis)
-    weight = values[0] if row.trainable and isinstance(values[0], torch.Tensor) else None
+    weights = autograd.weights_of(row, values)
     with torch.no_grad():
-        dx, gradient = call.backward(dy, saved, weight, out)
+        dx, gradients = call.backward(dy, saved, weights, out)
     if out is not None:
         _written(out)
     if not row.trainable:
         return dx
-    if weight is None:  # of a number: a float, but on a device, where reading it would make the caller wait
-        return dx, gradient[0] if gradient.is_cuda else float(gradient[0])
-    return dx, gradient
+    return dx, *(_of_number(g) if w is None else g for g, w in zip(gradients, weights, strict=True))
+
+
+def _of_number(gradient: torch.Tensor) -> torch.Tensor | float:
+    """A float, but on a device, where reading it would make the caller wait."""
+    return gradient[0] if gradient.is_cuda else float(gradient[0])
 
 
 # --- gates ----------------------------------------------------------------------------------------------------------

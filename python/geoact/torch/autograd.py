@@ -30,15 +30,17 @@ if TYPE_CHECKING:
         values: tuple[Any, ...]
         channel_axis: int
 
-        def forward(self, x: torch.Tensor, weight: torch.Tensor | None, out: torch.Tensor | None) -> torch.Tensor:
+        def forward(self, x: torch.Tensor, weights: slopes.Weights, out: torch.Tensor | None) -> torch.Tensor:
             """Y = f(x)."""
 
         def backward(
-            self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None, out: torch.Tensor | None = None
-        ) -> tuple[torch.Tensor, Any]:
-            """(dx, dweight); dweight is None where the activation has no parameter."""
+            self, dy: torch.Tensor, saved: torch.Tensor, weights: slopes.Weights, out: torch.Tensor | None = None
+        ) -> tuple[torch.Tensor, tuple[Any, ...]]:
+            """(dx, the gradients of the trained parameters)."""
 
-        def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None) -> tuple[Any, Any]:
+        def dispatched(
+            self, dy: torch.Tensor, saved: torch.Tensor, weights: slopes.Weights
+        ) -> tuple[Any, tuple[Any, ...]]:
             """The same as a call that torch dispatches from the top."""
 
 
@@ -59,6 +61,17 @@ def borrow(tensor: torch.Tensor) -> _core.Borrowed:
 
     stream = torch.cuda.current_stream(tensor.device).cuda_stream
     return _core.Borrowed(*described, device=(2, tensor.device.index), stream=stream, allocate=allocate)
+
+
+def weights_of(row: Activation, values: tuple[Any, ...]) -> slopes.Weights:
+    """The trained parameters: None where one is a number."""
+    return tuple(value if isinstance(value, torch.Tensor) else None for value in values[: row.trainable])
+
+
+def filled(values: tuple[Any, ...], weights: tuple[Any, ...]) -> tuple[Any, ...]:
+    """All parameters, from those that the call was made with and the weights of now."""
+    given = (value if weight is None else weight for value, weight in zip(values, weights, strict=False))
+    return (*given, *values[len(weights) :])
 
 
 def autocast(row: Activation, x: torch.Tensor, values: tuple[Any, ...]) -> tuple[torch.Tensor, tuple[Any, ...]]:
@@ -97,31 +110,30 @@ class Direct:
         self.gradient_accumulator = gradient_accumulator
         self.channel_axis = channel_axis
 
-    def forward(self, x: torch.Tensor, weight: torch.Tensor | None, out: torch.Tensor | None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, weights: slopes.Weights, out: torch.Tensor | None) -> torch.Tensor:
         """Y = f(x), measured where asked."""
         row = self.row
-        values = self.values if weight is None else (weight,)
+        values = filled(self.values, weights)
         if gpu.takes_triton(row, x):
             return gpu.forward(row, x, values, out, self.accumulator, self.channel_axis)
         if _HAS_EXCHANGE:
             y: torch.Tensor = _core.forward(row._index, x, values, row._names, out, self.accumulator, self.channel_axis)
             return y
         y = torch.empty_like(x) if out is None else out
-        values = self.values if weight is None else (borrow(weight),)
+        values = filled(self.values, _borrowed(weights))
         target = borrow(y)
         _core.forward(row._index, borrow(x), values, row._names, target, self.accumulator, self.channel_axis)
         return y
 
     def backward(
-        self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None, out: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, Any]:
-        """(dx, dweight), measured where asked."""
+        self, dy: torch.Tensor, saved: torch.Tensor, weights: slopes.Weights, out: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, tuple[Any, ...]]:
+        """(dx, the gradients of the trained parameters), measured where asked."""
         row = self.row
         if dy.is_neg():
             dy = dy.resolve_neg()
-        if weight is not None and weight.is_neg():
-            weight = weight.resolve_neg()
-        values = self.values if weight is None else (weight,)
+        weights = tuple(None if w is None else w.resolve_neg() for w in weights)
+        values = filled(self.values, weights)
         accumulator = self.gradient_accumulator
         if gpu.takes_triton(row, dy):
             return gpu.backward(row, dy, saved, values, out, accumulator, self.channel_axis)
@@ -130,47 +142,74 @@ class Direct:
                 row._index, dy, saved, row.saves, values, row._names, out, accumulator, self.channel_axis
             )
             if not row.trainable:
-                return result, None
-            dx, gradient = result
+                return result, ()
+            dx, *gradients = result
         else:
             dx = torch.empty_like(dy) if out is None else out
-            values = self.values if weight is None else (borrow(weight),)
+            values = filled(self.values, _borrowed(weights))
             inputs, target = (borrow(dy), borrow(saved)), borrow(dx)
-            room = self._room(dy, weight)
+            room = self._room(dy, weights)
             result = _core.backward(
                 row._index, *inputs, row.saves, values, row._names, target, accumulator, self.channel_axis,
-                None if room is None else borrow(room),
+                None if room is None else _borrowed(room),
             )  # fmt: skip
             if not row.trainable:
-                return dx, None
-            gradient = result[1] if room is None else room
-        if isinstance(gradient, torch.Tensor):
-            return dx, gradient if weight is None else gradient.reshape(weight.shape)
-        if weight is None:
-            return dx, torch.from_numpy(gradient)
-        return dx, torch.from_numpy(gradient).to(weight.device, weight.dtype).reshape(weight.shape)
+                return dx, ()
+            gradients = result[1:] if room is None else room
+        return dx, tuple(_like(gradient, weight) for gradient, weight in zip(gradients, weights, strict=True))
 
-    def _room(self, dy: torch.Tensor, weight: torch.Tensor | None) -> torch.Tensor | None:
-        """Where the kernels write the gradient of the weight: on a device, as the weight is; else the core finds it."""
+    def _room(self, dy: torch.Tensor, weights: slopes.Weights) -> tuple[torch.Tensor, ...] | None:
+        """Where the kernels write the gradients: on a device, each as its weight is; else the core finds room."""
         if not self.row.trainable or dy.device.type != "cuda" or not dy.numel():
             return None
-        if weight is None:
-            return dy.new_empty(1, dtype=torch.float64)
-        return torch.empty_like(weight, memory_format=torch.contiguous_format)
+        return tuple(
+            dy.new_empty(1, dtype=torch.float64)
+            if weight is None
+            else torch.empty_like(weight, memory_format=torch.contiguous_format)
+            for weight in weights
+        )
 
-    def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None) -> tuple[Any, Any]:
-        """(dx, dweight) by the operators, for gradients that only torch can take apart: a batch under vmap.
+    def dispatched(self, dy: torch.Tensor, saved: torch.Tensor, weights: slopes.Weights) -> tuple[Any, tuple[Any, ...]]:
+        """(dx, dweights) by the operators, for gradients that only torch can take apart: a batch under vmap.
 
         Not measured: such a batch holds directions to differentiate in, not a gradient that goes on.
         """
         from geoact.torch import ops  # which imports this module
 
-        return ops.untraced(self.row, self.values, self.channel_axis).dispatched(dy, saved, weight)
+        return ops.untraced(self.row, self.values, self.channel_axis).dispatched(dy, saved, weights)
 
 
-def _restore(ctx: Any) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
-    saved = ctx.saved_tensors
-    return saved[0], saved[1] if len(saved) > 1 else None
+def _borrowed(weights: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(None if weight is None else borrow(weight) for weight in weights)
+
+
+def _like(gradient: Any, weight: torch.Tensor | None) -> torch.Tensor:  # noqa: ANN401
+    """A gradient as the core gives it, of the type and shape of its weight."""
+    if isinstance(gradient, torch.Tensor):
+        return gradient if weight is None else gradient.reshape(weight.shape)
+    tensor: torch.Tensor = torch.from_numpy(gradient)
+    return tensor if weight is None else tensor.to(weight.device, weight.dtype).reshape(weight.shape)
+
+
+def _save(ctx: Any, tensors: tuple[torch.Tensor, ...], weights: slopes.Weights) -> None:  # noqa: ANN401
+    """Keep what backward reads: the tensors, and those weights that are tensors."""
+    ctx.given = tuple(weight is not None for weight in weights)
+    kept = (*tensors, *(weight for weight in weights if weight is not None))
+    ctx.save_for_backward(*kept)
+    if forward_ad._current_level >= 0:
+        ctx.save_for_forward(*kept)
+
+
+def _restore(ctx: Any) -> tuple[list[torch.Tensor], slopes.Weights]:  # noqa: ANN401
+    """What _save has kept."""
+    kept = list(ctx.saved_tensors)
+    first = len(kept) - sum(ctx.given)
+    weights = iter(kept[first:])
+    return kept[:first], tuple(next(weights) if given else None for given in ctx.given)
+
+
+def _only_given(gradients: tuple[Any, ...], weights: slopes.Weights) -> tuple[Any, ...]:
+    return tuple(None if weight is None else g for g, weight in zip(gradients, weights, strict=True))
 
 
 def _levels_below() -> contextlib.AbstractContextManager[Any]:
@@ -187,84 +226,85 @@ def _primal(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class Forward(torch.autograd.Function):
-    """Y = f(x, weight)."""
+    """Y = f(x, weights)."""
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
         x: torch.Tensor,
-        weight: torch.Tensor | None,
         call: Call,
         in_place: bool,
-        source: torch.Tensor | None = None,
+        source: torch.Tensor | None,
+        *weights: torch.Tensor | None,
     ) -> torch.Tensor:
         """Run the kernel and save what its derivative reads: ``source`` where x is overwritten and would be read."""
         ctx.call, ctx.in_place = call, in_place
         ctx.set_materialize_grads(False)
         if in_place:
             ctx.mark_dirty(x)
-        y = call.forward(x, weight, x if in_place else None)
+        y = call.forward(x, weights, x if in_place else None)
         saved = y if call.row.saves == "y" else x if source is None else source
-        tensors = (saved,) if weight is None else (saved, weight)
-        ctx.save_for_backward(*tensors)
-        if forward_ad._current_level >= 0:
-            ctx.save_for_forward(*tensors)
+        _save(ctx, (saved,), weights)
         return y
 
     @staticmethod
     def backward(ctx: Any, dy: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
-        """Dx = dy f'(x), and the gradient of the weight."""
+        """Dx = dy f'(x), and the gradients of the weights."""
         if dy is None:
             return (None,) * len(ctx.needs_input_grad)
-        saved, weight = _restore(ctx)
-        dx, gradient = derivative(dy, saved, weight, ctx.call)
-        return dx, gradient if weight is not None else None, *(None,) * (len(ctx.needs_input_grad) - 2)
+        (saved,), weights = _restore(ctx)
+        dx, gradients = derivative(dy, saved, weights, ctx.call)
+        return dx, None, None, None, *_only_given(gradients, weights)
 
     @staticmethod
-    def jvp(ctx: Any, dx: torch.Tensor | None, dweight: torch.Tensor | None, *_: None) -> torch.Tensor:  # noqa: ANN401
-        """Dy = f'(x) dx + df/dweight dweight."""
+    def jvp(ctx: Any, dx: torch.Tensor | None, *tangents: torch.Tensor | None) -> torch.Tensor:  # noqa: ANN401
+        """Dy = f'(x) dx + sum of df/dweight dweight."""
         with _levels_below():
-            saved, weight = _restore(ctx)
-            saved, weight = _primal(saved), None if weight is None else _primal(weight)
-            dy = slopes.forward_derivative(ctx.call, saved, weight, dx, dweight)
+            (saved,), weights = _restore(ctx)
+            primals = tuple(None if weight is None else _primal(weight) for weight in weights)
+            dy = slopes.forward_derivative(ctx.call, _primal(saved), primals, dx, tangents[3:])
         return dx.copy_(dy) if ctx.in_place and dx is not None else dy
 
 
 class Backward(torch.autograd.Function):
-    """(dx, dweight) as a function of (dy, what was saved, weight)."""
+    """(dx, *dweights) as a function of (dy, what was saved, *weights)."""
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401
         dy: torch.Tensor,
         saved: torch.Tensor,
-        weight: torch.Tensor | None,
         call: Call,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        *weights: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, ...]:
         """Run the kernel; everything it read is needed again."""
         ctx.call = call
         ctx.set_materialize_grads(False)
-        tensors = (dy, saved) if weight is None else (dy, saved, weight)
-        ctx.save_for_backward(*tensors)
-        if forward_ad._current_level >= 0:
-            ctx.save_for_forward(*tensors)
-        dx, gradient = call.backward(dy, saved, weight)
-        return dx, gradient if weight is not None else None
+        _save(ctx, (dy, saved), weights)
+        dx, gradients = call.backward(dy, saved, weights)
+        return dx, *_only_given(gradients, weights)
 
     @staticmethod
-    def backward(ctx: Any, ddx: torch.Tensor | None, ddweight: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
+    def backward(ctx: Any, ddx: torch.Tensor | None, *ddweights: torch.Tensor | None) -> tuple[Any, ...]:  # noqa: ANN401
         """The second derivative, in torch's own operators, so that any further order works too."""
-        dy, saved, *weights = ctx.saved_tensors
-        weight = weights[0] if weights else None
-        return (*slopes.second_derivative(ctx.call, dy, saved, weight, ctx.needs_input_grad, ddx, ddweight), None)
+        (dy, saved), weights = _restore(ctx)
+        needed = (*ctx.needs_input_grad[:2], *ctx.needs_input_grad[3:])
+        by_dy, by_saved, *by_weights = slopes.second_derivative(ctx.call, dy, saved, weights, needed, ddx, ddweights)
+        return by_dy, by_saved, None, *by_weights
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:  # noqa: ANN401
+    def jvp(
+        ctx: Any,  # noqa: ANN401
+        ddy: torch.Tensor | None,
+        dsaved: torch.Tensor | None,
+        call: None,
+        *dweights: torch.Tensor | None,
+    ) -> tuple[torch.Tensor | None, ...]:
         """Forward over reverse: what torch.func.hessian asks for."""
         with _levels_below():
-            dy, saved, *weights = map(_primal, ctx.saved_tensors)
-            weight = weights[0] if weights else None
-            return slopes.backward_derivative(ctx.call, dy, saved, weight, *tangents[:3])
+            (dy, saved), weights = _restore(ctx)
+            primals = tuple(None if weight is None else _primal(weight) for weight in weights)
+            return slopes.backward_derivative(ctx.call, _primal(dy), _primal(saved), primals, ddy, dsaved, dweights)
 
 
 # Below Function.apply, which only serves functorch transforms with setup_context. Those calls come through the
@@ -281,25 +321,27 @@ def _apply(function: Any, *arguments: Any) -> Any:  # noqa: ANN401
         return function(*arguments)
 
 
-def forward(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
-    """Y = f(x, weight), followed by autograd."""
-    y: torch.Tensor = _apply(_forward, x, weight, call, False)
+def forward(x: torch.Tensor, weights: slopes.Weights, call: Call) -> torch.Tensor:
+    """Y = f(x, weights), followed by autograd."""
+    y: torch.Tensor = _apply(_forward, x, call, False, None, *weights)
     return y
 
 
-def backward(dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None, call: Call) -> tuple[Any, Any]:
-    """(dx, dweight), followed by autograd."""
-    dx, gradient = _apply(_backward, dy, saved, weight, call)
-    return dx, gradient
+def backward(dy: torch.Tensor, saved: torch.Tensor, weights: slopes.Weights, call: Call) -> tuple[Any, tuple[Any, ...]]:
+    """(dx, the gradients of the weights), followed by autograd."""
+    dx, *gradients = _apply(_backward, dy, saved, call, *weights)
+    return dx, tuple(gradients)
 
 
-def derivative(dy: torch.Tensor, saved: torch.Tensor, weight: torch.Tensor | None, call: Call) -> tuple[Any, Any]:
-    """(dx, dweight) in a backward pass, whoever runs it: a transform, autograd that differentiates it, or neither."""
+def derivative(
+    dy: torch.Tensor, saved: torch.Tensor, weights: slopes.Weights, call: Call
+) -> tuple[Any, tuple[Any, ...]]:
+    """(dx, dweights) in a backward pass, whoever runs it: a transform, autograd that differentiates it, or neither."""
     if _transformed() or type(dy) is not torch.Tensor or is_legacy_batchedtensor(dy):
-        return call.dispatched(dy, saved, weight)
+        return call.dispatched(dy, saved, weights)
     if torch.is_grad_enabled():
-        return backward(dy, saved, weight, call)
-    return call.backward(dy, saved, weight)
+        return backward(dy, saved, weights, call)
+    return call.backward(dy, saved, weights)
 
 
 class Touch(torch.autograd.Function):
@@ -325,12 +367,12 @@ class Touch(torch.autograd.Function):
 _touch: Any = super(torch.autograd.Function, Touch).apply
 
 
-def forward_in_place(x: torch.Tensor, weight: torch.Tensor | None, call: Call) -> torch.Tensor:
+def forward_in_place(x: torch.Tensor, weights: slopes.Weights, call: Call) -> torch.Tensor:
     """The same, written over x."""
     # A copy that autograd follows, for the second derivative.
     source = x.clone() if call.row.saves == "x" else None
     check_in_place(x)
-    y: torch.Tensor = _apply(_forward, x, weight, call, True, source)
+    y: torch.Tensor = _apply(_forward, x, call, True, source, *weights)
     return y
 
 

@@ -124,8 +124,8 @@ def all_reduce(stats: Sequence[_S], group: dist.ProcessGroup | None = None) -> l
     TypeError
         If stats is no sequence of statistics. The other ranks get a ValueError.
     ValueError
-        If one of stats has a reservoir. On every rank, naming the position in stats, if number, kind, settings, dtype or number of channels differ
-        between ranks; or if this process is not in the group.
+        If one of stats has a reservoir. On every rank, naming the position in stats, if number, kind, settings, dtype
+        or number of channels differ between ranks; or if this process is not in the group.
     RuntimeError
         If there is no process group. Errors of torch, its timeout included, pass through.
 

@@ -42,7 +42,9 @@ class TierShare:
         self.pivot = self._means()
 
     def _means(self) -> _Array:
-        return np.stack([self.cells[self.at[f"sketch_mean_{s}"]] for s in _SIDES]) if self.sketched else np.empty((0, 0))
+        if not self.sketched:
+            return np.empty((0, 0))
+        return np.stack([self.cells[self.at[f"sketch_mean_{s}"]] for s in _SIDES])
 
     def extremes(self) -> _Array:
         """Minima negated, maxima, and the leader's means."""

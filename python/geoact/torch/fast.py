@@ -44,12 +44,18 @@ def _load() -> tuple[Callable[..., Any] | None, str]:
         rows,
         by_python.forward,
         autograd.Direct,
-        autograd.derivative,
+        _derivative,
         GeometryStats,
         GradientStats,
     )
     compiled: Callable[..., Any] = _torch.forward
     return compiled, state
+
+
+def _derivative(dy: Any, saved: Any, weight: Any, call: autograd.Direct) -> tuple[Any, Any]:  # noqa: ANN401
+    """What the compiled node hands back to Python: it knows of one trained parameter."""
+    dx, gradients = autograd.derivative(dy, saved, (weight,) * call.row.trainable, call)
+    return dx, gradients[0] if gradients else None
 
 
 _forward, state = _load()

@@ -135,3 +135,100 @@ def swish(input: Tensor, beta: Any = 1.0, *, stats: _G = None, gradient_stats: _
     """X sigmoid(beta x); beta is a number, or a tensor of one value or one per channel (axis 1)."""
     y: Tensor = _rows.swish(input, beta, stats=stats, gradient_stats=gradient_stats)
     return y
+
+
+def gal(
+    input: Tensor,
+    negative_slope: float = 0.01,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    inplace: bool = False,
+    *,
+    stats: _G = None,
+    gradient_stats: _D = None,
+) -> Tensor:
+    """Scale (leaky_relu(x) - shift)."""
+    y: Tensor = _rows.gal(
+        input, negative_slope, scale, shift, out=_out(input, inplace), stats=stats, gradient_stats=gradient_stats
+    )
+    return y
+
+
+def acon_c(
+    input: Tensor,
+    p1: Any = 1.0,  # noqa: ANN401
+    p2: Any = 0.0,  # noqa: ANN401
+    beta: Any = 1.0,  # noqa: ANN401
+    channel_axis: int = 1,
+    *,
+    stats: _G = None,
+    gradient_stats: _D = None,
+) -> Tensor:
+    """(p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x.
+
+    Each parameter is a number, or a tensor of one value or one per channel (axis ``channel_axis``).
+    """
+    y: Tensor = _rows.acon_c(input, p1, p2, beta, channel_axis=channel_axis, stats=stats, gradient_stats=gradient_stats)
+    return y
+
+
+def xielu(
+    input: Tensor,
+    alpha_p: Any,  # noqa: ANN401
+    alpha_n: Any,  # noqa: ANN401
+    beta: float = 0.5,
+    eps: float = -1e-6,
+    channel_axis: int = 1,
+    *,
+    stats: _G = None,
+    gradient_stats: _D = None,
+) -> Tensor:
+    """A parabola for x > 0, an exponential below, both of slope beta at 0; a = softplus(alpha) is their curvature.
+
+    Each alpha is a number, or a tensor of one value or one per channel (axis ``channel_axis``).
+    """
+    y: Tensor = _rows.xielu(
+        input, alpha_p, alpha_n, beta, eps, channel_axis=channel_axis, stats=stats, gradient_stats=gradient_stats
+    )
+    return y
+
+
+def dyt(
+    input: Tensor,
+    alpha: Any = 0.5,  # noqa: ANN401
+    weight: Any = 1.0,  # noqa: ANN401
+    bias: Any = 0.0,  # noqa: ANN401
+    channel_axis: int = 1,
+    *,
+    stats: _G = None,
+    gradient_stats: _D = None,
+) -> Tensor:
+    """Weight tanh(alpha x) + bias.
+
+    Each parameter is a number, or a tensor of one value or one per channel (axis ``channel_axis``).
+    """
+    y: Tensor = _rows.dyt(
+        input, alpha, weight, bias, channel_axis=channel_axis, stats=stats, gradient_stats=gradient_stats
+    )
+    return y
+
+
+def derf(
+    input: Tensor,
+    alpha: Any = 0.5,  # noqa: ANN401
+    shift: Any = 0.0,  # noqa: ANN401
+    weight: Any = 1.0,  # noqa: ANN401
+    bias: Any = 0.0,  # noqa: ANN401
+    channel_axis: int = 1,
+    *,
+    stats: _G = None,
+    gradient_stats: _D = None,
+) -> Tensor:
+    """Weight erf(alpha x + shift) + bias.
+
+    Each parameter is a number, or a tensor of one value or one per channel (axis ``channel_axis``).
+    """
+    y: Tensor = _rows.derf(
+        input, alpha, shift, weight, bias, channel_axis=channel_axis, stats=stats, gradient_stats=gradient_stats
+    )
+    return y

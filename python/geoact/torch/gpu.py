@@ -122,8 +122,8 @@ def backward(
     out: torch.Tensor | None,
     accumulator: _core.Accumulator | None,
     channel_axis: int,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(dx, dweight) by Triton, measured where there is an accumulator; dweight of a number has one element."""
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """(dx, dweights) by Triton, measured where there is an accumulator; that of a number has one element."""
     from geoact.torch import triton
 
     records, measuring = _measuring(accumulator, dy)
@@ -131,6 +131,9 @@ def backward(
     if accumulator is not None and records is not None:
         accumulator.measured_on(dy, records)
     if isinstance(result, torch.Tensor):
-        return result, None
-    dx, gradient = result
-    return dx, gradient.reshape(1) if gradient.dim() == 0 and not isinstance(values[0], torch.Tensor) else gradient
+        return result, ()
+    dx, *gradients = result
+    return dx, tuple(
+        gradient if isinstance(value, torch.Tensor) else gradient.reshape(1)
+        for value, gradient in zip(values, gradients, strict=False)
+    )

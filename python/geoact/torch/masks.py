@@ -88,7 +88,7 @@ class _Derivative:
             return _backward(dy, mask)
         # The record asks y for nothing but where it is positive: any y of that mask is measured alike.
         y = passing(mask, dy.shape).to(dy.dtype)
-        return autograd.Direct(_ROW, (), None, self.accumulator).backward(dy, y, None)[0]
+        return autograd.Direct(_ROW, (), None, self.accumulator).backward(dy, y, ())[0]
 
 
 def _derivative(dy: torch.Tensor, mask: torch.Tensor, run: _Derivative) -> torch.Tensor:

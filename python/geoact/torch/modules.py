@@ -8,6 +8,7 @@ every call adds to. A tensor that geoact cannot compute on goes to torch's own m
 from __future__ import annotations
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
@@ -307,6 +308,14 @@ def _along_channels(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter if parameter.numel() == 1 or x.dim() < 3 else parameter.reshape(-1, *(1,) * (x.dim() - 2))
 
 
+def _count(num_parameters: int) -> int:
+    if isinstance(num_parameters, bool) or not isinstance(num_parameters, int):
+        raise TypeError(f"num_parameters must be an int, got {type(num_parameters).__name__}")
+    if num_parameters < 1:
+        raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
+    return num_parameters
+
+
 class Swish(Activation):
     """x sigmoid(beta x) with a trainable beta, as torch.nn.PReLU has its weight.
 
@@ -339,11 +348,7 @@ class Swish(Activation):
         gradient_stats: GradientStats | None = None,
     ) -> None:
         super().__init__(stats=stats, gradient_stats=gradient_stats)
-        if isinstance(num_parameters, bool) or not isinstance(num_parameters, int):
-            raise TypeError(f"num_parameters must be an int, got {type(num_parameters).__name__}")
-        if num_parameters < 1:
-            raise ValueError(f"num_parameters must be at least 1, got {num_parameters}")
-        self.num_parameters = num_parameters
+        self.num_parameters = _count(num_parameters)
         self.init = init
         self.beta = nn.Parameter(torch.full((num_parameters,), float(init), device=device, dtype=dtype))
 
@@ -383,3 +388,289 @@ class ScaledSiLU(Activation):
     def extra_repr(self) -> str:
         """beta, and what is measured."""
         return ", ".join(part for part in (f"beta={self.beta:g}", super().extra_repr()) if part)
+
+
+class FixedGAL(Activation):
+    """Scale (leaky_relu(x) - shift) with fixed numbers: what a frozen :class:`GAL` is.
+
+    Parameters
+    ----------
+    negative_slope, scale, shift : float
+        Of scale ((x if x > 0 else negative_slope x) - shift).
+    inplace : bool
+        Write y over x.
+    """
+
+    _row = "gal"
+    _arguments = ("negative_slope", "scale", "shift", "inplace")
+    _numbers = ("negative_slope", "scale", "shift")
+
+    def __init__(
+        self,
+        negative_slope: float = 0.01,
+        scale: float = 1.0,
+        shift: float = 0.0,
+        inplace: bool = False,
+        *,
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        self.negative_slope = negative_slope
+        self.scale = scale
+        self.shift = shift
+        self.inplace = inplace
+
+    def extra_repr(self) -> str:
+        """The numbers, and what is measured."""
+        given = f"negative_slope={self.negative_slope:g}, scale={self.scale:g}, shift={self.shift:g}"
+        parts = (given, "inplace=True" if self.inplace else "", super().extra_repr())
+        return ", ".join(part for part in parts if part)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        return self.scale * (nn.functional.leaky_relu(input, self.negative_slope) - self.shift)
+
+
+class _Trained(Activation):
+    """Several trained parameters, each of one value or of one per channel."""
+
+    num_parameters: int
+    channel_axis: int
+    _first: dict[str, tuple[int, float]]  # how many values a parameter has, and the first of each
+
+    def __init_subclass__(cls) -> None:
+        nn.Module.__init_subclass__()
+
+    def _make(
+        self, first: dict[str, tuple[int, float]], device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        self._first = first
+        for name, (count, value) in first.items():
+            setattr(self, name, nn.Parameter(torch.full((count,), float(value), device=device, dtype=dtype)))
+
+    def reset_parameters(self) -> None:
+        """Set the parameters to their first values."""
+        for name, (_, value) in self._first.items():
+            nn.init.constant_(getattr(self, name), value)
+
+    def extra_repr(self) -> str:
+        """How many parameters, along which axis, and what is measured."""
+        axis = f"channel_axis={self.channel_axis}"
+        parts = (f"num_parameters={self.num_parameters}", axis, super().extra_repr())
+        return ", ".join(part for part in parts if part)
+
+    def _placed(self, name: str, x: Tensor) -> Tensor:
+        """A parameter in a shape that broadcasts against x."""
+        parameter: Tensor = getattr(self, name)
+        if parameter.numel() == 1:
+            return parameter.reshape(())
+        shape = [1] * x.dim()
+        shape[self.channel_axis if x.dim() > 1 else 0] = -1
+        return parameter.reshape(shape)
+
+
+class AconC(_Trained):
+    """(p1 - p2) x sigmoid(beta (p1 - p2) x) + p2 x: learns whether, and how sharply, to bend.
+
+    Parameters
+    ----------
+    num_parameters : int
+        1, or the number of channels.
+    p1, p2, beta : float
+        First values. Those of here make it SiLU; the authors draw p1 and p2 from a normal distribution and start with
+        beta = 1.
+    channel_axis : int
+        Where the channels lie.
+    device, dtype
+        Of the parameters.
+
+    Notes
+    -----
+    ``p1``, ``p2``, ``beta``: Parameters of shape (num_parameters,). Source: Ma, Zhang, Liu, Sun (2021), Activate or
+    not: learning customized activation.
+    """
+
+    _row = "acon_c"
+    _arguments = ("p1", "p2", "beta", "channel_axis")
+
+    def __init__(
+        self,
+        num_parameters: int = 1,
+        p1: float = 1.0,
+        p2: float = 0.0,
+        beta: float = 1.0,
+        channel_axis: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        self.num_parameters = count = _count(num_parameters)
+        self.channel_axis = channel_axis
+        self._make({"p1": (count, p1), "p2": (count, p2), "beta": (count, beta)}, device, dtype)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        p1, p2, beta = (self._placed(name, input) for name in ("p1", "p2", "beta"))
+        d = (p1 - p2) * input
+        return d * torch.sigmoid(beta * d) + p2 * input
+
+
+class XIELU(_Trained):
+    """a x^2 + beta x for x > 0, b (exp(x) - 1 - x) + beta x below, with trained a > 0 and b > beta.
+
+    Parameters
+    ----------
+    num_parameters : int
+        1, or the number of channels.
+    a, b : float
+        First values: ``alpha_p`` and ``alpha_n`` start where a = softplus(alpha_p) and b = beta + softplus(alpha_n).
+    beta : float
+        Slope at 0.
+    eps : float
+        x above which exp(x) is held, at most 0.
+    channel_axis : int
+        Where the channels lie.
+    device, dtype
+        Of the parameters.
+
+    Raises
+    ------
+    ValueError
+        If a <= 0 or b <= beta.
+
+    Notes
+    -----
+    ``alpha_p``, ``alpha_n``: Parameters of shape (num_parameters,). Source: Huang (2024), Deriving activation functions
+    using integration.
+    """
+
+    _row = "xielu"
+    _arguments = ("alpha_p", "alpha_n", "beta", "eps", "channel_axis")
+
+    def __init__(
+        self,
+        num_parameters: int = 1,
+        a: float = 0.8,
+        b: float = 0.8,
+        beta: float = 0.5,
+        eps: float = -1e-6,
+        channel_axis: int = 1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        if not a > 0:
+            raise ValueError(f"a must be above 0, got {a}")
+        if not b > beta:
+            raise ValueError(f"b must be above beta = {beta}, got {b}")
+        self.num_parameters = count = _count(num_parameters)
+        self.channel_axis = channel_axis
+        self.beta = float(beta)
+        self.eps = float(eps)
+        first = {"alpha_p": (count, _softplus_inverse(a)), "alpha_n": (count, _softplus_inverse(b - beta))}
+        self._make(first, device, dtype)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        a = nn.functional.softplus(self._placed("alpha_p", input))
+        b = self.beta + nn.functional.softplus(self._placed("alpha_n", input))
+        low = input.clamp_max(0)
+        below = b * (torch.expm1(low.clamp_max(self.eps)) - low)
+        return torch.where(input > 0, a * input * input, below) + self.beta * input
+
+
+def _softplus_inverse(v: float) -> float:
+    return v + math.log(-math.expm1(-v))
+
+
+class DyT(_Trained):
+    """weight tanh(alpha x) + bias: what stands in for a normalisation layer.
+
+    Parameters
+    ----------
+    num_parameters : int
+        Values of weight and bias: the number of channels, or 1. alpha has one.
+    alpha : float
+        First value. weight starts at 1, bias at 0.
+    channel_axis : int
+        Where the channels lie: the last axis, as in a transformer.
+    device, dtype
+        Of the parameters.
+
+    Notes
+    -----
+    ``alpha``: Parameter of shape (1,); ``weight``, ``bias``: of shape (num_parameters,). Source: Zhu, Chen, He, LeCun,
+    Liu (2025), Transformers without normalization.
+    """
+
+    _row = "dyt"
+    _arguments = ("alpha", "weight", "bias", "channel_axis")
+
+    def __init__(
+        self,
+        num_parameters: int = 1,
+        alpha: float = 0.5,
+        channel_axis: int = -1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        self.num_parameters = count = _count(num_parameters)
+        self.channel_axis = channel_axis
+        self._make({"alpha": (1, alpha), "weight": (count, 1.0), "bias": (count, 0.0)}, device, dtype)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        alpha, weight, bias = (self._placed(name, input) for name in ("alpha", "weight", "bias"))
+        return weight * torch.tanh(alpha * input) + bias
+
+
+class Derf(_Trained):
+    """weight erf(alpha x + shift) + bias: what stands in for a normalisation layer.
+
+    Parameters
+    ----------
+    num_parameters : int
+        Values of weight and bias: the number of channels, or 1. alpha and shift have one.
+    alpha : float
+        First value. shift and bias start at 0, weight at 1.
+    channel_axis : int
+        Where the channels lie: the last axis, as in a transformer.
+    device, dtype
+        Of the parameters.
+
+    Notes
+    -----
+    ``alpha``, ``shift``: Parameters of shape (1,); ``weight``, ``bias``: of shape (num_parameters,). Source: Chen, Lu,
+    Zhu, Sun, Liu (2025), Stronger normalization-free transformers.
+    """
+
+    _row = "derf"
+    _arguments = ("alpha", "shift", "weight", "bias", "channel_axis")
+
+    def __init__(
+        self,
+        num_parameters: int = 1,
+        alpha: float = 0.5,
+        channel_axis: int = -1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        self.num_parameters = count = _count(num_parameters)
+        self.channel_axis = channel_axis
+        first = {"alpha": (1, alpha), "shift": (1, 0.0), "weight": (count, 1.0), "bias": (count, 0.0)}
+        self._make(first, device, dtype)
+
+    def _by_torch(self, input: Tensor) -> Tensor:
+        alpha, shift, weight, bias = (self._placed(name, input) for name in ("alpha", "shift", "weight", "bias"))
+        return weight * torch.erf(alpha * input + shift) + bias

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from geoact.activations import Activation
 
 Tensor = torch.Tensor
+Weights = tuple[Tensor | None, ...]
 _LIBRARY = torch.library.Library("geoact", "DEF")
 _NOTHING = torch.tensor([0])
 
@@ -77,11 +78,11 @@ class _Row:
 
     def __init__(self, row: Activation) -> None:
         self.row = row
-        self.trainable = row.trainable
-        parameters = "".join(f", float {p.name}" for p in row.parameters)
-        if row.trainable:
-            parameters = ", Tensor weight, int channel_axis"
-        gradients = "(Tensor, Tensor)" if row.trainable else "Tensor"
+        self.trained = row.trainable
+        kinds = ["Tensor"] * row.trainable + ["float"] * (len(row.parameters) - row.trainable)
+        parameters = "".join(f", {kind} {p.name}" for kind, p in zip(kinds, row.parameters, strict=True))
+        parameters += ", int channel_axis" if row.trainable else ""
+        gradients = f"(Tensor{', Tensor' * row.trainable})" if row.trainable else "Tensor"
         self.plain = self._define(f"{row.name}(Tensor x{parameters}) -> Tensor")
         self.measured = self._define(
             f"{row.name}_measured(Tensor x{parameters}, Tensor(a!) state, Tensor? gradient_state) -> Tensor"
@@ -130,31 +131,31 @@ class _Row:
     def _op(self, name: str) -> Any:  # noqa: ANN401
         return getattr(torch.ops.geoact, name).default
 
-    def _split(self, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], Tensor | None, int, tuple[Any, ...]]:
-        """Arguments after x to (values, weight, channel axis, states)."""
-        if self.trainable:
-            return (arguments[0],), arguments[0], arguments[1], arguments[2:]
+    def _split(self, arguments: tuple[Any, ...]) -> tuple[tuple[Any, ...], Weights, int, tuple[Any, ...]]:
+        """Arguments after x to (values, weights, channel axis, states)."""
         count = len(self.row.parameters)
-        return arguments[:count], None, 1, arguments[count:]
+        if self.trained:
+            return arguments[:count], arguments[: self.trained], arguments[count], arguments[count + 1 :]
+        return arguments[:count], (), 1, arguments[count:]
 
-    def _direct(self, x: Tensor, arguments: tuple[Any, ...], forward: bool) -> tuple[autograd.Direct, Tensor | None]:
-        values, weight, axis, states = self._split(arguments)
+    def _direct(self, x: Tensor, arguments: tuple[Any, ...], forward: bool) -> tuple[autograd.Direct, Weights]:
+        values, weights, axis, states = self._split(arguments)
         accumulator = _accumulator(states[0], x, forward) if states else None
         measured = {"accumulator" if forward else "gradient_accumulator": accumulator}
-        return autograd.Direct(self.row, values, channel_axis=axis, **measured), weight
+        return autograd.Direct(self.row, values, channel_axis=axis, **measured), weights
 
     # --- kernels ---
 
     def _forward(self, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
-        call, weight = self._direct(x, arguments, forward=True)
-        return call.forward(x, weight, None)
+        call, weights = self._direct(x, arguments, forward=True)
+        return call.forward(x, weights, None)
 
     _measured = _forward
 
     def _backward(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
-        call, weight = self._direct(dy, arguments, forward=False)
-        dx, gradient = call.backward(dy, saved, weight)
-        return (dx, gradient) if self.trainable else dx
+        call, weights = self._direct(dy, arguments, forward=False)
+        dx, gradients = call.backward(dy, saved, weights)
+        return (dx, *gradients) if self.trained else dx
 
     _back_measured = _backward
 
@@ -173,22 +174,22 @@ class _Row:
 
     def _backward_shape(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
         dx = torch.empty_like(dy)
-        return (dx, torch.empty_like(arguments[0])) if self.trainable else dx
+        return (dx, *map(torch.empty_like, arguments[: self.trained])) if self.trained else dx
 
     # --- derivatives ---
 
     def _forward_autograd(self, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
-        values, weight, axis, _ = self._split(arguments)
-        return autograd.forward(x, weight, Traced(self, values, axis, None, None))
+        values, weights, axis, _ = self._split(arguments)
+        return autograd.forward(x, weights, Traced(self, values, axis, None, None))
 
     def _measured_autograd(self, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
-        values, weight, axis, (state, gradient_state) = self._split(arguments)
-        return autograd.forward(x, weight, Traced(self, values, axis, state, gradient_state))
+        values, weights, axis, (state, gradient_state) = self._split(arguments)
+        return autograd.forward(x, weights, Traced(self, values, axis, state, gradient_state))
 
     def _back(self, dy: Tensor, saved: Tensor, arguments: tuple[Any, ...], state: Tensor | None) -> Any:  # noqa: ANN401
-        values, weight, axis, _ = self._split(arguments)
-        dx, gradient = autograd.backward(dy, saved, weight, Traced(self, values, axis, None, state))
-        return (dx, gradient) if self.trainable else dx
+        values, weights, axis, _ = self._split(arguments)
+        dx, gradients = autograd.backward(dy, saved, weights, Traced(self, values, axis, None, state))
+        return (dx, *gradients) if self.trained else dx
 
     def _backward_autograd(self, dy: Tensor, saved: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
         return self._back(dy, saved, arguments, None)
@@ -212,12 +213,13 @@ class _Row:
         return tuple(torch.stack(each) for each in zip(*results, strict=True)), (0,) * len(results[0])
 
     def _batched_parameters(self, rank: int, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        if not self.trainable:
+        if not self.trained:
             return arguments
-        weight, axis = arguments[:2]
-        if rank < 2 and weight.numel() > 1:  # as without vmap; the axis of the batch must not pass for channels
-            raise ValueError(f"{self.row._names[0]} has {weight.numel()} values, but x has 1 channel")
-        return (weight, axis + 1 if axis >= 0 and rank >= 2 else axis, *arguments[2:])
+        values, weights, axis, states = self._split(arguments)
+        for name, weight in zip(self.row._names, weights, strict=False):
+            if rank < 2 and weight is not None and weight.numel() > 1:  # the axis of the batch is not one of channels
+                raise ValueError(f"{name} has {weight.numel()} values, but x has 1 channel")
+        return (*values, axis + 1 if axis >= 0 and rank >= 2 else axis, *states)
 
     def _forward_batched(self, info: Any, axes: tuple[Any, ...], x: Tensor, *arguments: Any) -> Any:  # noqa: ANN401
         if any(axis is not None for axis in axes[1:]):
@@ -240,7 +242,7 @@ class _Row:
         saved: Tensor,
         *arguments: Any,  # noqa: ANN401
     ) -> Any:  # noqa: ANN401
-        if self.trainable:  # each sample has a gradient of the parameter of its own
+        if self.trained:  # each sample has a gradient of the parameter of its own
             return self._one_by_one(self.back, info.batch_size, axes, (dy, saved, *arguments))
         pair = (self._batch_front(t, axis, info.batch_size) for t, axis in zip((dy, saved), axes[:2], strict=True))
         return self._op(self.back)(*pair, *arguments), 0
@@ -280,12 +282,18 @@ class Traced:
         self.state = state
         self.gradient_state = gradient_state
 
-    def _parameters(self, weight: Tensor | None) -> tuple[Any, ...]:
-        return self.values if weight is None else (weight, self.channel_axis)
+    def _parameters(self, x: Tensor, weights: Weights) -> tuple[Any, ...]:
+        if not self.row.trainable:
+            return self.values
+        # An operator takes tensors for trained parameters.
+        filled = autograd.filled(self.values, weights)
+        count = self.row.trainable
+        given = (v if isinstance(v, Tensor) else x.new_full((1,), v) for v in filled[:count])
+        return (*given, *filled[count:], self.channel_axis)
 
-    def forward(self, x: Tensor, weight: Tensor | None, out: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, weights: Weights, out: Tensor | None) -> Tensor:
         """Y = f(x), measured where asked."""
-        ops, parameters = self.ops, self._parameters(weight)
+        ops, parameters = self.ops, self._parameters(x, weights)
         with _below_autograd():
             if self.state is None and self.gradient_state is None:
                 y: Tensor = ops._op(ops.plain)(x, *parameters)
@@ -297,26 +305,26 @@ class Traced:
         self,
         dy: Tensor,
         saved: Tensor,
-        weight: Tensor | None,
+        weights: Weights,
         out: Tensor | None = None,
-    ) -> tuple[Tensor, Any]:
-        """(dx, dweight), measured where asked."""
-        ops, parameters = self.ops, self._parameters(weight)
+    ) -> tuple[Tensor, tuple[Any, ...]]:
+        """(dx, dweights), measured where asked."""
+        ops, parameters = self.ops, self._parameters(dy, weights)
         with _below_autograd():
             if self.gradient_state is None:
                 result = ops._op(ops.back)(dy, saved, *parameters)
             else:
                 result = ops._op(ops.back_measured)(dy, saved, *parameters, self.gradient_state)
-        return result if self.row.trainable else (result, None)
+        return (result[0], tuple(result[1:])) if self.row.trainable else (result, ())
 
-    def dispatched(self, dy: Tensor, saved: Tensor, weight: Tensor | None) -> tuple[Tensor, Any]:
+    def dispatched(self, dy: Tensor, saved: Tensor, weights: Weights) -> tuple[Tensor, tuple[Any, ...]]:
         """The same from the top of the dispatcher, where functorch takes its own levels apart."""
-        ops, parameters = self.ops, self._parameters(weight)
+        ops, parameters = self.ops, self._parameters(dy, weights)
         if self.gradient_state is None:
             result = ops._op(ops.back)(dy, saved, *parameters)
         else:
             result = ops._op(ops.back_measured)(dy, saved, *parameters, self.gradient_state)
-        return result if self.row.trainable else (result, None)
+        return (result[0], tuple(result[1:])) if self.row.trainable else (result, ())
 
 
 _ROWS = {name: _Row(row) for name, row in activations().items()}
@@ -340,10 +348,10 @@ def forward(
 ) -> Tensor:
     """Y = f(x) as an operator."""
     if row.trainable:
-        (value,) = values
         # Anything but a number passes as a tensor: torch.fx traces with stand-ins.
-        weight = x.new_full((1,), value) if isinstance(value, (int, float)) else value
-        values = (weight, channel_axis)
+        count = row.trainable
+        weights = (x.new_full((1,), v) if isinstance(v, (int, float)) else v for v in values[:count])
+        values = (*weights, *values[count:], channel_axis)
     if stats is None and gradient_stats is None:
         y: Tensor = _PLAIN[row.name](x, *values)
         return y

@@ -103,50 +103,72 @@ def _bits(value: float) -> int:
     return bits
 
 
+_MOST = 4  # parameters that the kernels take
+
+
+def _digits(kinds: Sequence[int]) -> int:
+    """Kinds of parameters as the kernels take them."""
+    return sum(kind * 4**k for k, kind in enumerate(kinds))
+
+
 @dataclass(frozen=True)
 class _Parameters:
-    """The parameters of a call: numbers, or a tensor of one value or of one per channel for the first."""
+    """The parameters of a call: numbers, or a tensor of one value or of one per channel for a trained one."""
 
-    numbers: tuple[float, float]
-    weight: Tensor | None
-    axis: int | None  # along which the weight varies
+    numbers: tuple[float, ...]
+    weights: tuple[Tensor | None, ...]
+    axis: int | None  # along which weights vary
 
     @classmethod
     def of(cls, row: Activation, x: Tensor, values: Sequence[object], weight_axis: int) -> _Parameters:
         if len(values) != len(row.parameters):
             raise TypeError(f"values has {len(values)} entries, but {row.name} has {len(row.parameters)} parameters")
-        if row.trainable and isinstance(values[0], Tensor):
-            name, weight = row.parameters[0].name, values[0]
-            _check(name, weight, x)
-            if weight.numel() == 1:
-                return cls((0.0, 0.0), weight.reshape(1), None)
-            axis = _axis(x, weight_axis, "weight_axis") if x.dim() > 1 else 0
-            channels = x.shape[axis] if x.dim() > 1 else 1
-            if weight.dim() != 1 or weight.numel() != channels:
-                raise ValueError(
-                    f"{name} has shape {tuple(weight.shape)}, but must have one value or one per channel: axis {axis} "
-                    f"of x, which has shape {tuple(x.shape)}"
-                )
-            return cls((0.0, 0.0), weight.contiguous(), axis)
-        numbers = []
-        for parameter, value in zip(row.parameters, values, strict=True):
-            if isinstance(value, Tensor) or not isinstance(value, (int, float)):
+        numbers, axis = [0.0] * _MOST, None
+        weights: list[Tensor | None] = [None] * _MOST
+        for k, (parameter, value) in enumerate(zip(row.parameters, values, strict=True)):
+            if k < row.trainable and isinstance(value, Tensor):
+                weight = weights[k] = cls._weight(parameter.name, value, x, weight_axis)
+                if weight.numel() != 1:
+                    axis = _axis(x, weight_axis, "weight_axis") if x.dim() > 1 else 0
+            elif isinstance(value, Tensor) or not isinstance(value, (int, float)):
                 raise TypeError(f"{parameter.name} must be a number, got {type(value).__name__}")
-            numbers.append(float(value))
-        return cls(((*numbers, 0.0, 0.0)[0], (*numbers, 0.0, 0.0)[1]), None, None)
+            else:
+                numbers[k] = float(value)
+        return cls(tuple(numbers), tuple(weights), axis)
+
+    @staticmethod
+    def _weight(name: str, weight: Tensor, x: Tensor, weight_axis: int) -> Tensor:
+        _check(name, weight, x)
+        if weight.numel() == 1:
+            return weight.reshape(1)
+        axis = _axis(x, weight_axis, "weight_axis") if x.dim() > 1 else 0
+        channels = x.shape[axis] if x.dim() > 1 else 1
+        if weight.dim() != 1 or weight.numel() != channels:
+            raise ValueError(
+                f"{name} has shape {tuple(weight.shape)}, but must have one value or one per channel: axis {axis} "
+                f"of x, which has shape {tuple(x.shape)}"
+            )
+        return weight.contiguous()
+
+    def varies(self, k: int) -> bool:
+        """Whether parameter k has a value per channel."""
+        weight = self.weights[k]
+        return weight is not None and weight.numel() != 1
 
     def arguments(self, seen: Seen, x: Tensor) -> dict[str, Any]:
-        bits = {"p_bits": _bits(self.numbers[0]), "q_bits": _bits(self.numbers[1])}
-        if self.weight is None:
-            return {**bits, "w_ptr": x, "WEIGHT": _NUMBER}
-        if self.axis is None:
-            return {**bits, "w_ptr": self.weight, "WEIGHT": _ONE_VALUE}
-        if self.axis == seen.view.kept:
-            return {**bits, "w_ptr": self.weight, "WEIGHT": _PER_GROUP}
-        # Groups along another axis: rare enough that a copy of x's size will do.
-        shape = [-1 if axis == self.axis else 1 for axis in range(x.dim())]
-        everywhere = self.weight.reshape(shape).expand(x.shape)
-        return {**bits, "w_ptr": seen.add("w", everywhere), "WEIGHT": _PER_ELEMENT}
+        kinds, found = [], {f"p{k}_bits": _bits(number) for k, number in enumerate(self.numbers)}
+        pointers: dict[str, Tensor] = {}
+        for k, weight in enumerate(self.weights):
+            pointer, kind = x if weight is None else weight, _NUMBER if weight is None else _ONE_VALUE
+            if self.varies(k) and self.axis == seen.view.kept:
+                kind = _PER_GROUP
+            elif weight is not None and self.varies(k):
+                # Groups along another axis: rare enough that a copy of x's size will do. All step alike.
+                shape = [-1 if axis == self.axis else 1 for axis in range(x.dim())]
+                pointer, kind = seen.add("w", weight.reshape(shape).expand(x.shape)), _PER_ELEMENT
+            kinds.append(kind)
+            pointers[f"w{k}_ptr"] = pointer
+        return {**found, **pointers, "WEIGHTS": _digits(kinds)}
 
 
 # --- checks ------------------------------------------------------------------------------------------------
@@ -243,23 +265,24 @@ def _launch(
     seen: Seen,
     like: Tensor,
     cells: int,
-    sums: bool,
+    sums: int,
     arguments: dict[str, Any],
 ) -> None:
-    """One launch; ``cells`` is the size of a record and ``sums`` whether there are sums of a parameter."""
+    """One launch; ``cells`` is the size of a record and ``sums`` how many parameters have a gradient."""
     view, sizes = seen.view, seen.sizes
     tile = tiles.tile(view.columns, like.element_size(), sizes[1], sizes[2])
-    grid = tiles.grid(view.columns, sizes, tile, reduces=cells > 0 or sums)
-    by_group = (cells > 0 and not view.whole) or arguments.get("PARAMETER") == _PER_GROUP
+    grid = tiles.grid(view.columns, sizes, tile, reduces=cells > 0 or sums > 0)
+    varies = any(arguments.get("PARAMETERS", 0) // 4**k % 4 == _PER_GROUP for k in range(_MOST))
+    by_group = (cells > 0 and not view.whole) or varies
     records = grid.blocks * grid.splits
     if by_group:
         records = grid.splits * (sizes[0] * sizes[2] if view.columns else sizes[1])
     records = max(records, grid.blocks * grid.splits)
     room = torch.empty(max(1, records * (cells + sums)), dtype=torch.float64, device=like.device)
     tickets = _zeroed_tickets(like, 1 + (grid.blocks if grid.splits > 1 else 0))
-    room_for = {"partial_ptr": room, "ticket_ptr": tickets}
+    room_for: dict[str, Any] = {"partial_ptr": room, "ticket_ptr": tickets}
     if "sums_ptr" in kernel.arg_names:
-        room_for["sums_ptr"] = room[records * cells :] if sums else room
+        room_for |= {"sums_ptr": room[records * cells :] if sums else room, "sums_step": records}
     with torch.cuda.device(like.device) if like.is_cuda else contextlib.nullcontext():
         kernel[(grid.blocks, grid.splits)](
             **{"state_ptr": room, **arguments, **room_for, **seen.arguments()},
@@ -299,7 +322,7 @@ def forward(
     x : Tensor
         float16, bfloat16, float32 or float64; any shape and strides.
     values : sequence
-        One value per parameter of the row: numbers, or for a trained parameter a tensor of one value or of one per
+        One value per parameter of the row: numbers, or for a trained one a tensor of one value or of one per
         channel (axis ``weight_axis``).
     out : Tensor, optional
         Where y is written, of the shape and dtype of x; may be x. Not followed by autograd.
@@ -348,7 +371,7 @@ def forward(
     if state is not None:
         arguments["state_ptr"] = state
     if x.numel() or state is not None:
-        _launch(fused.forward, seen, x, cells, False, arguments)
+        _launch(fused.forward, seen, x, cells, 0, arguments)
     written()
     return y.reshape(shape) if out is None else out
 
@@ -364,8 +387,8 @@ def backward(
     per: str = "tensor",
     channel_axis: int = -1,
     weight_axis: int = 1,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Dx = dy f'(x), the gradient of a trained parameter, and the record of the call added to ``state``.
+) -> Tensor | tuple[Tensor, ...]:
+    """Dx = dy f'(x), the gradients of trained parameters, and the record of the call added to ``state``.
 
     Parameters
     ----------
@@ -384,10 +407,10 @@ def backward(
 
     Returns
     -------
-    dx : Tensor, or (dx, dparameter)
-        The pair where the row has a trained parameter. dparameter has the shape and dtype of the parameter, or is a
-        0-d float64 tensor where a number was given. It is a reduction of the same launch, of a second one where the
-        groups of ``state`` and the channels of the parameter lie along different axes.
+    dx : Tensor, or (dx, dparameter, ...)
+        A tuple where the row has trained parameters. Each dparameter has the shape and dtype of its parameter, or is a
+        0-d float64 tensor where a number was given. They are reductions of the same launch, of a second one where the
+        groups of ``state`` and the channels of the parameters lie along different axes.
 
     Raises
     ------
@@ -406,12 +429,12 @@ def backward(
     if state is not None:
         _check_state(state, dy, per, axis, CELLS["backward"])
     dx = torch.empty_like(dy) if out is None else _along_an_axis(out)
-    gradient = None
-    if row.trainable:
-        weight = parameters.weight
-        gradient = dy.new_empty((), dtype=torch.float64) if weight is None else torch.empty_like(weight)
+    gradients = [
+        dy.new_empty((), dtype=torch.float64) if weight is None else torch.empty_like(weight)
+        for weight in parameters.weights[: row.trainable]
+    ]
 
-    def run(view: View, measured: Tensor | None, stores: bool, reduced: Tensor | None) -> None:
+    def run(view: View, measured: Tensor | None, stores: bool, reduced: Sequence[Tensor]) -> None:
         seen = Seen(view, dy)
         target, written = seen.add_target("dx", dx) if stores else (dy, lambda: None)
         arguments = {
@@ -426,25 +449,28 @@ def backward(
             "PARAM_SLOPE": functions.param_slope,
             "STORE": stores,
             "MEASURE": measured is not None,
-            "PARAMETER": _NUMBER if reduced is None else _ONE_VALUE if parameters.axis is None else _PER_GROUP,
-            "dw_ptr": dy if reduced is None else reduced,
+            "PARAMETERS": _digits([_PER_GROUP if parameters.varies(k) else _ONE_VALUE for k in range(len(reduced))]),
+            "TRAINED": len(reduced),
+            **{f"dw{k}_ptr": reduced[k] if k < len(reduced) else dy for k in range(_MOST)},
         }
         if measured is not None:
             arguments["state_ptr"] = measured
         cells = CELLS["backward"] if measured is not None else 0
-        _launch(fused.backward, seen, dy, cells, reduced is not None, arguments)
+        _launch(fused.backward, seen, dy, cells, len(reduced), arguments)
         written()
 
-    if dy.numel() or state is not None or gradient is not None:
+    if dy.numel() or state is not None or gradients:
         view = view_of(dy, per, axis, parameters.axis)
-        if gradient is not None and parameters.axis is not None and parameters.axis != view.kept:
+        if gradients and parameters.axis is not None and parameters.axis != view.kept:
             # Before dx, which may be written over what this reads.
-            run(view_of(dy, "tensor", 0, parameters.axis), None, False, gradient)
-            run(view, state, True, None)
+            run(view_of(dy, "tensor", 0, parameters.axis), None, False, gradients)
+            run(view, state, True, ())
         else:
-            run(view, state, True, gradient)
+            run(view, state, True, gradients)
     result = dx.reshape(shape) if out is None else out
-    if gradient is None:
+    if not gradients:
         return result
-    given = values[0]
-    return result, gradient.reshape(given.shape) if isinstance(given, Tensor) else gradient
+    return result, *(
+        gradient.reshape(given.shape) if isinstance(given, Tensor) else gradient
+        for gradient, given in zip(gradients, values, strict=False)
+    )

@@ -33,12 +33,12 @@ class _Row:
     """The operators of one activation."""
 
     def __init__(self, row: Activation) -> None:
-        self.row, self.count = row, 2 if row.trainable else len(row.parameters)
-        listed = "".join(f", float {p.name}" for p in row.parameters)
-        if row.trainable:
-            listed = ", Tensor weight, int weight_axis"
+        self.row, self.count = row, len(row.parameters) + bool(row.trainable)
+        kinds = ["Tensor"] * row.trainable + ["float"] * (len(row.parameters) - row.trainable)
+        listed = "".join(f", {kind} {p.name}" for kind, p in zip(kinds, row.parameters, strict=True))
+        listed += ", int weight_axis" if row.trainable else ""
         state = ", Tensor(a!) state, str per, int channel_axis, str level, float saturation"
-        gradients = "(Tensor, Tensor)" if row.trainable else "Tensor"
+        gradients = f"(Tensor{', Tensor' * row.trainable})" if row.trainable else "Tensor"
         self.plain = self._define("", self._forward, f"(Tensor x{listed}) -> Tensor")
         self.measured = self._define("_measured", self._measured, f"(Tensor x{listed}{state}) -> Tensor", ("state",))
         self.back = self._define("_backward", self._backward, f"(Tensor dy, Tensor saved{listed}) -> {gradients}")
@@ -53,7 +53,7 @@ class _Row:
 
     def _split(self, values: tuple[Any, ...]) -> tuple[tuple[Any, ...], int]:
         """The parameters and the axis of a weight."""
-        return (values[:1], values[1]) if self.row.trainable else (values, 1)
+        return (values[:-1], values[-1]) if self.row.trainable else (values, 1)
 
     def _forward(self, x: Tensor, *values: Any) -> Tensor:  # noqa: ANN401
         parameters, axis = self._split(values)
@@ -80,7 +80,7 @@ class _Row:
 
     def _backward_shape(self, dy: Tensor, saved: Tensor, *values: Any) -> Any:  # noqa: ANN401
         dx = torch.empty_like(dy)
-        return (dx, torch.empty_like(values[0])) if self.row.trainable else dx
+        return (dx, *map(torch.empty_like, values[: self.row.trainable])) if self.row.trainable else dx
 
     def _save(self, ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
         x, *values = inputs

@@ -20,6 +20,7 @@ if not fast.available:
 ROWS = {
     # Several trained parameters are left to Python.
     **dict.fromkeys((name for name, row in geoact.activations().items() if row.trainable < 2), ()),
+    "gal": (0.1, 1.3, 0.2),
     "leaky_relu": (0.3,),
     "elu": (1.7,),
     "softplus": (2, 5.0),

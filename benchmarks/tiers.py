@@ -64,8 +64,8 @@ def calls_of(name: str, shape: tuple[int, int]) -> dict[str, Callable[[], object
     return calls
 
 
-def measure(name: str, shape: tuple[int, int], seconds: float) -> dict[str, Any]:
-    """Ratios to the moments of every kind."""
+def measure(name: str, shape: tuple[int, int], seconds: float) -> list[dict[str, Any]]:
+    """Of every kind the ratio to no statistics, and to the moments."""
     calls = calls_of(name, shape)
     repeat = {kind: max(1, int(CALL_SECONDS / timed(call, 3))) for kind, call in calls.items()}
     rounds: list[dict[str, float]] = []
@@ -73,13 +73,14 @@ def measure(name: str, shape: tuple[int, int], seconds: float) -> dict[str, Any]
     while time.perf_counter() - start < seconds or len(rounds) < LEAST_ROUNDS:
         order = list(calls) if len(rounds) % 2 else list(calls)[::-1]
         rounds.append({kind: timed(calls[kind], repeat[kind]) for kind in order})
-    ratios = {kind: [r[kind] / r["moments"] for r in rounds] for kind in calls}
-    return {
-        "activation": name,
-        "shape": list(shape),
-        "rounds": len(rounds),
-        "ratios": {kind: np.quantile(values, [0.25, 0.5, 0.75]).round(4).tolist() for kind, values in ratios.items()},
-    }
+    found = []
+    for kind in calls:
+        low, middle, high = np.quantile([r[kind] / r["none"] for r in rounds], [0.25, 0.5, 0.75]).round(4)
+        over_moments = np.quantile([r[kind] / r["moments"] for r in rounds], [0.25, 0.5, 0.75]).round(4)
+        row = {"activation": name, "shape": list(shape), "dtype": "float32", "tier": kind, "rounds": len(rounds)}
+        row |= {"q1": low, "median": middle, "q3": high, "over_moments": over_moments.tolist()}
+        found.append({**row, "main": shape == SHAPES[0]})
+    return found
 
 
 def main() -> None:
@@ -90,14 +91,16 @@ def main() -> None:
     arguments = parser.parse_args()
     geoact.set_num_threads(1)
     found = environment.describe()
-    rows = []
+    rows: list[dict[str, Any]] = []
     for shape in SHAPES:
         for name in ACTIVATIONS:
-            rows.append(measure(name, shape, arguments.seconds))
-            middle = {kind: q[1] for kind, q in rows[-1]["ratios"].items()}
-            print(name, shape, ", ".join(f"{kind} {value:.2f}" for kind, value in middle.items()), flush=True)
+            found_now = measure(name, shape, arguments.seconds)
+            rows += found_now
+            print(name, shape, ", ".join(f"{r['tier']} {r['over_moments'][1]:.2f}" for r in found_now), flush=True)
     if arguments.json:
-        write_atomic(arguments.json, json.dumps({"environment": found, "rows": rows}, indent=1) + "\n")
+        write_atomic(
+            arguments.json, json.dumps({"kind": "geoact-tiers", "environment": found, "rows": rows}, indent=1) + "\n"
+        )
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 import geoact
 import measured
 import studied
-from geoact import _core, _derived
+from geoact import _core, _derived, _tiers
 from geoact._derived import Derived
 from geoact._files import write_atomic
+from geoact._tiers import Tier
 from measured import ROOT, code, table
 
 BLOCK = re.compile(r"(<!-- generated: ([a-z_-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -70,7 +71,7 @@ def gates() -> str:
 # --- from the derived values --------------------------------------------------------------------------------
 
 
-def _derived_rows(rows: Iterable[Derived]) -> str:
+def _derived_rows(rows: Iterable[Derived | Tier]) -> str:
     return table(["name", "formula", "meaning"], [[code(r.name), code(r.formula), r.doc] for r in rows])
 
 
@@ -116,6 +117,9 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "derived-counts": lambda: _derived_rows(_derived.COUNTS),
     "derived-moments": lambda: _derived_rows(_derived.MOMENTS),
     "derived-layer": lambda: _derived_rows(_derived.LAYER_COUNTS + _derived.LAYER_MOMENTS),
+    "tiers-histogram": lambda: _derived_rows(_tiers.HISTOGRAM),
+    "tiers-pairs": lambda: _derived_rows(_tiers.PAIRS),
+    "tiers-sketch": lambda: _derived_rows(_tiers.SKETCH),
     "derived-gradient": lambda: _derived_rows(_derived.GRADIENT + _derived.LAYER_GRADIENT),
     "scalars": scalars,
     "rules": rules,

@@ -267,7 +267,28 @@ def gate_study() -> str:
     return "\n".join(parts) or "Not measured yet: run `python benchmarks/gate_study.py`.\n"
 
 
+def tiers() -> str:
+    """Show what benchmarks/tiers.py measured: the time of each tier over that of the moments."""
+    parts = []
+    for path in sorted(RESULTS.glob("tiers-*.json")):
+        stored = _stored(path)
+        assert stored is not None
+        kinds = list(dict.fromkeys(row["tier"] for row in stored["rows"]))
+        lines: dict[tuple[str, str], dict[str, str]] = {}
+        for row in stored["rows"]:
+            label = row["activation"], " x ".join(map(str, row["shape"]))
+            low, middle, high = row["over_moments"]
+            lines.setdefault(label, {})[row["tier"]] = f"{middle:.2f} ({low:.2f} .. {high:.2f})"
+        body = [[code(name), shape, *(found[kind] for kind in kinds)] for (name, shape), found in lines.items()]
+        parts.append(
+            table(["activation", "rows x channels", *kinds], body)
+            + f"\nMeasured on {_machine(stored['environment'])}\n"
+        )
+    return "\n".join(parts) or "Not measured yet: run `python benchmarks/tiers.py`.\n"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
+    "tiers": tiers,
     "accuracy": accuracy,
     "bars": bars,
     "bench-cases": bench_cases,

@@ -28,5 +28,6 @@ def stored_tiers(folder: Path = FOLDER) -> list[dict[str, Any]]:
         for row in found["rows"]:
             if missing := [name for name in NEEDED if name not in row]:
                 raise ValueError(f"{path}: a row lacks {', '.join(missing)}")
-            rows.append({name: row[name] for name in NEEDED} | {"file": path.name})
+            if row.get("main", True):  # of several shapes the first
+                rows.append({name: row[name] for name in NEEDED} | {"file": path.name})
     return rows

@@ -33,6 +33,8 @@ except ImportError as error:
 from geoact import _core
 from geoact.kernels import fused, tiles
 from geoact.kernels.activations import ACTIVATIONS
+from geoact.torch import triton_tiers
+from geoact.torch.triton_tiers import Tiers
 from geoact.torch.triton_views import Seen, View, product, view_of
 
 if TYPE_CHECKING:
@@ -135,8 +137,16 @@ class _Parameters:
             numbers.append(float(value))
         return cls(((*numbers, 0.0, 0.0)[0], (*numbers, 0.0, 0.0)[1]), None, None)
 
+    @property
+    def bits(self) -> dict[str, int]:
+        return {"p_bits": _bits(self.numbers[0]), "q_bits": _bits(self.numbers[1])}
+
+    def everywhere(self, weight: Tensor, x: Tensor) -> Tensor:
+        """The weight in the shape of x, without a copy."""
+        return weight.reshape([-1 if axis == self.axis else 1 for axis in range(x.dim())]).expand(x.shape)
+
     def arguments(self, seen: Seen, x: Tensor) -> dict[str, Any]:
-        bits = {"p_bits": _bits(self.numbers[0]), "q_bits": _bits(self.numbers[1])}
+        bits = self.bits
         if self.weight is None:
             return {**bits, "w_ptr": x, "WEIGHT": _NUMBER}
         if self.axis is None:
@@ -144,9 +154,7 @@ class _Parameters:
         if self.axis == seen.view.kept:
             return {**bits, "w_ptr": self.weight, "WEIGHT": _PER_GROUP}
         # Groups along another axis: rare enough that a copy of x's size will do.
-        shape = [-1 if axis == self.axis else 1 for axis in range(x.dim())]
-        everywhere = self.weight.reshape(shape).expand(x.shape)
-        return {**bits, "w_ptr": seen.add("w", everywhere), "WEIGHT": _PER_ELEMENT}
+        return {**bits, "w_ptr": seen.add("w", self.everywhere(self.weight, x)), "WEIGHT": _PER_ELEMENT}
 
 
 # --- checks ------------------------------------------------------------------------------------------------
@@ -289,6 +297,8 @@ def forward(
     saturation: float = 0.05,
     level: str = "moments",
     weight_axis: int = 1,
+    tiers: Tiers | None = None,
+    tier_state: Tensor | None = None,
 ) -> Tensor:
     """Y = f(x), and the record of the call added to ``state``.
 
@@ -307,6 +317,9 @@ def forward(
         As ``new_state`` makes it, for "forward", the groups of x, and ``level``.
     per, channel_axis, saturation, level
         As of ``geoact.GeometryStats``. With per="row" a state holds the rows of one call, in their order.
+    tiers, tier_state : Tiers and Tensor, optional
+        What is measured between samples, of rows along ``channel_axis``, and the state it is added to by launches of
+        their own; see ``geoact.torch.triton_tiers``.
 
     Returns
     -------
@@ -332,6 +345,16 @@ def forward(
     if state is not None:
         cells = CELLS["forward"] if level == "moments" else CELLS_OF_COUNTS
         _check_state(state, x, per, axis, cells)
+    if tiers is not None:
+        if tier_state is None:
+            raise TypeError("tier_state must be a torch tensor where there are tiers, got None")
+        triton_tiers.check(tiers, tier_state, x)
+        rows_along = _axis(x, channel_axis, "channel_axis") if len(shape) else 0
+        # First, for y may be written over x.
+        weight = None if parameters.weight is None else parameters.everywhere(parameters.weight, x)
+        triton_tiers.observe(
+            functions.value, x, weight, parameters.bits, tiers, tier_state, rows_along, _zeroed_tickets
+        )
     y = torch.empty_like(x) if out is None else _along_an_axis(out)
     seen = Seen(view_of(x, per, axis, parameters.axis), x)
     target, written = seen.add_target("y", y)

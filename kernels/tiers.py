@@ -1,11 +1,11 @@
-"""WHAT the opt-in tiers measure between samples, and HOW rows are passed over for them: the record of ``csrc/ops/tiers.h``.
+"""WHAT the opt-in tiers measure between samples, and HOW rows are passed over for it: the record of csrc/ops/tiers.h.
 
 Data are seen as rows x columns: a column per channel, rows numbered in C order of the other axes. A pair is rows 2i and
 2i + 1; the kernels hold its two rows as two tiles of shape (HALF, BLOCK), so that nothing has to be exchanged between
 threads to compare them.
 
-``observe`` runs before ``fused.forward``, reads x and computes y = stored(f(x)) once more, so that y may be written over
-x. A program owns a run of rows that begins at an even one. Where only values are counted, rows are also split.
+``observe`` runs before ``fused.forward``, reads x and computes y = stored(f(x)) once more, so that y may be written
+over x. A program owns a run of rows that begins at an even one. Where only values are counted, rows are also split.
 
     buckets     integers: a program counts in registers, and adds to one table of the launch. Order does not matter.
     distances   float64 per lane, then a partial record per program.
@@ -17,8 +17,8 @@ x. A program owns a run of rows that begins at an even one. Where only values ar
 and leaves the table zero. Nothing depends on which program is last; there is no float atomic and no word from the host,
 so a captured graph can be replayed.
 
-State: the header of ``fused``, then the cells as ``layout`` places them. Table of int64: the ticket of ``fold``, buckets
-of x and of y, buckets of the ratios of rows and of sketches.
+State: the header of ``fused``, then the cells as ``layout`` places them. Table of int64: the ticket of ``fold``,
+buckets of x and of y, buckets of the ratios of rows and of sketches.
 """
 
 from __future__ import annotations
@@ -60,10 +60,12 @@ TABLE_WORDS: tl.constexpr = tl.constexpr(1 + 2 * 517 + 2 * 258)
 
 # --- numbers only, for the host ----------------------------------------------------------------------------
 
-_TILE = 1024  # elements of one tile of (HALF, BLOCK)
+HISTOGRAMS = {"none": NOTHING.value, "sampled": SAMPLED.value, "all": ALL.value}
+
+_TILE = 512  # elements of one tile of (HALF, BLOCK): four per thread of 4 warps
 _HALF = 8
 _FILLED = 8  # tiles of a pair of tiles kept aside before they are multiplied
-_DOWN = 32  # rows of a block of products
+_DOWN = 16  # rows of a block of products
 _PROGRAMS, _PROGRAMS_OF_SKETCHES = 1024, 256
 _ELEMENTS = 8192  # of a program; below, its end costs more than its rows
 _READ_PER_CELL = 4  # bytes of x that a program of sketches reads for each byte of its partial record
@@ -89,6 +91,7 @@ class Plan(NamedTuple):
     block: int
     filled: int
     down: int
+    warps: int
 
 
 def layout(histogram: str, pairs: bool, sketch: int) -> Layout:
@@ -130,7 +133,8 @@ def plan(rows: int, columns: int, item_size: int, histogram: str, pairs: bool, s
     if not pairs and not sketch:
         splits = max(1, min(_PROGRAMS // programs, blocks * block * step * each // _ELEMENTS, blocks))
     per_split = -(-blocks // splits)
-    return Plan(programs, -(-blocks // per_split), each * step, per_split, half, block, _FILLED, min(_DOWN, sketch))
+    splits, warps = -(-blocks // per_split), 8 if sketch else 4
+    return Plan(programs, splits, each * step, per_split, half, block, _FILLED, _DOWN, warps)
 
 
 # --- buckets -----------------------------------------------------------------------------------------------
@@ -276,8 +280,8 @@ def load_pairs(pointer, exists):
 
 
 @triton.jit
-def fold_pairs(state_ptr, partial_ptr, between, count, table_ptr, CHUNK: tl.constexpr):
-    """Add ``count`` partial records, ``between`` apart, and the ratios of the table."""
+def fold_pairs(state_ptr, partial_ptr, between, count, CHUNK: tl.constexpr):
+    """Add ``count`` partial records, ``between`` apart."""
     only = tl.zeros([1], tl.int64)
     total = merge_pairs(load_pairs(state_ptr + only, only == 0))
     for start in range(0, count, CHUNK):
@@ -294,16 +298,16 @@ def fold_pairs(state_ptr, partial_ptr, between, count, table_ptr, CHUNK: tl.cons
             tl.maximum(total.greatest_ratio, more.greatest_ratio),
         )
     store_pairs(state_ptr, total)
-    fold_table(state_ptr + PAIR_SCALARS, table_ptr, OF_SIZE, RATIO_BINS)
 
 
 @triton.jit
-def fold_table(cells_ptr, table_ptr, SIZE: tl.constexpr, ROOM: tl.constexpr):
-    """Add counts to cells, and leave zeros."""
+def fold_table(cells_ptr, table_ptr, enabled, SIZE: tl.constexpr, ROOM: tl.constexpr):
+    """Add counts to cells where ``enabled``, and leave zeros."""
     bins = tl.arange(0, ROOM)
     there = bins < SIZE
     counts = tl.load(table_ptr + bins, mask=there, other=0)
-    tl.store(cells_ptr + bins, tl.load(cells_ptr + bins, mask=there, other=0.0) + counts.to(tl.float64), mask=there)
+    adds = there & enabled
+    tl.store(cells_ptr + bins, tl.load(cells_ptr + bins, mask=adds, other=0.0) + counts.to(tl.float64), mask=adds)
     tl.store(table_ptr + bins, tl.zeros_like(counts), mask=there)
 
 
@@ -368,30 +372,11 @@ def first_finite(even, odd, finite_even, finite_odd, HALF: tl.constexpr):
 
 
 @triton.jit
-def keep_rows(sums, squares, z, shift, finite, buffer_ptr, row, K: tl.constexpr):
-    """Rows of a tile kept aside as differences from ``shift``, and lanes with their sums and sums of squares."""
+def keep_rows(z, shift, finite, buffer_ptr, row, K: tl.constexpr):
+    """Keep the rows of a tile aside, as differences from ``shift``; zeros where they are not finite."""
     at = buffer_ptr + row[:, None] * (SIDES * K) + tl.arange(0, K)[None, :]
-    d = Sketch(
-        tl.where(finite[:, None], z.s_of_x - shift.s_of_x[None, :], 0.0),
-        tl.where(finite[:, None], z.t_of_x - shift.t_of_x[None, :], 0.0),
-        tl.where(finite[:, None], z.s_of_y - shift.s_of_y[None, :], 0.0),
-        tl.where(finite[:, None], z.t_of_y - shift.t_of_y[None, :], 0.0),
-    )
     for side in tl.static_range(SIDES):
-        tl.store(at + side * K, d[side])
-    sums = Sketch(
-        sums.s_of_x + tl.sum(d.s_of_x, 0).to(tl.float64),
-        sums.t_of_x + tl.sum(d.t_of_x, 0).to(tl.float64),
-        sums.s_of_y + tl.sum(d.s_of_y, 0).to(tl.float64),
-        sums.t_of_y + tl.sum(d.t_of_y, 0).to(tl.float64),
-    )
-    squares = Sketch(
-        squares.s_of_x + tl.sum(d.s_of_x * d.s_of_x, 0).to(tl.float64),
-        squares.t_of_x + tl.sum(d.t_of_x * d.t_of_x, 0).to(tl.float64),
-        squares.s_of_y + tl.sum(d.s_of_y * d.s_of_y, 0).to(tl.float64),
-        squares.t_of_y + tl.sum(d.t_of_y * d.t_of_y, 0).to(tl.float64),
-    )
-    return sums, squares
+        tl.store(at + side * K, tl.where(finite[:, None], z[side] - shift[side][None, :], 0.0))
 
 
 @triton.jit
@@ -407,9 +392,20 @@ def block_of(part, K: tl.constexpr, DOWN: tl.constexpr):
 
 @triton.jit
 def multiply(partial_ptr, buffer_ptr, tiles, fresh, K: tl.constexpr, STEP: tl.constexpr, DOWN: tl.constexpr):
-    """Add the products of the rows kept aside to those of the partial record, which is ``fresh`` the first time."""
+    """Add the rows kept aside to the partial record, which is ``fresh`` the first time: sums, squares, products."""
     tl.debug_barrier()  # all rows are there
-    row = tl.arange(0, STEP)
+    row, lane = tl.arange(0, STEP), tl.arange(0, K)
+    means = partial_ptr + BEFORE_MEANS + lane
+    more = (lane >= 0) & (fresh == 0)
+    for side in range(0, SIDES):
+        total = tl.load(means + side * K, mask=more, other=0.0)
+        squares = tl.load(means + (SIDES + side) * K, mask=more, other=0.0)
+        for tile in range(0, tiles):
+            d = tl.load(buffer_ptr + (tile * STEP + row)[:, None] * (SIDES * K) + side * K + lane[None, :])
+            total += tl.sum(d, 0).to(tl.float64)
+            squares += tl.sum(d * d, 0).to(tl.float64)
+        tl.store(means + side * K, total)
+        tl.store(means + (SIDES + side) * K, squares)
     for part in range(0, PRODUCTS * (K // DOWN)):
         left, right, cells = block_of(part, K, DOWN)
         total = tl.load(partial_ptr + cells, mask=(cells >= 0) & (fresh == 0), other=0.0)
@@ -423,23 +419,21 @@ def multiply(partial_ptr, buffer_ptr, tiles, fresh, K: tl.constexpr, STEP: tl.co
 
 
 @triton.jit
-def settle(partial_ptr, n, nonfinite, sums, squares, shift, K: tl.constexpr, DOWN: tl.constexpr):
+def settle(partial_ptr, n, nonfinite, shift, K: tl.constexpr, DOWN: tl.constexpr):
     """Sums of differences from the shift to means and deviations."""
     means, lane = partial_ptr + BEFORE_MEANS, tl.arange(0, K)
     one_part = 1.0 / tl.maximum(n, 1).to(tl.float64)
-    for side in tl.static_range(SIDES):
-        tl.store(means + side * K + lane, sums[side])
-        deviation = squares[side] - sums[side] * sums[side] * one_part
-        tl.store(means + (SIDES + side) * K + lane, tl.maximum(deviation, 0.0))
-    tl.debug_barrier()
     for part in range(0, PRODUCTS * (K // DOWN)):
         left, right, cells = block_of(part, K, DOWN)
         a, b = tl.load(means + left), tl.load(means + right)
         product = tl.load(partial_ptr + cells) - a[:, None] * (b * one_part)[None, :]
         tl.store(partial_ptr + cells, product)
-    tl.debug_barrier()
+    tl.debug_barrier()  # every thread has read the sums
     for side in tl.static_range(SIDES):
-        tl.store(means + side * K + lane, shift[side].to(tl.float64) + sums[side] * one_part)
+        at = means + side * K + lane
+        total, squares = tl.load(at), tl.load(at + SIDES * K)
+        tl.store(at, shift[side].to(tl.float64) + total * one_part)
+        tl.store(at + SIDES * K, tl.maximum(squares - total * total * one_part, 0.0))
     tl.store(partial_ptr, n.to(tl.float64))
     tl.store(partial_ptr + 1, nonfinite.to(tl.float64))
 
@@ -576,8 +570,8 @@ def observe(
     if SKETCH >= 0:
         buffer_ptr += index(tl.program_id(0), True) * (FILLED * STEP * SIDES * K)
         sketch_pairs = no_pairs(HALF)
-        n, nonfinite = tl.zeros([HALF], tl.int32), tl.zeros([HALF], tl.int32)
-        sums, squares, shift = no_sketch((K,), tl.float64), no_sketch((K,), tl.float64), no_sketch((K,), COMPUTE)
+        n, seen = tl.zeros([HALF], tl.int32), tl.zeros([HALF], tl.int32)
+        shift = no_sketch((K,), COMPUTE)
         shifted, filled, fresh = tl.full([], 0, tl.int32), tl.full([], 0, tl.int32), tl.full([], 1, tl.int32)
 
     for tile in range(0, tiles):
@@ -640,10 +634,10 @@ def observe(
                 shift, found = first_finite(z_even, z_odd, finite_even, finite_odd, HALF)
                 shifted = found.to(tl.int32)
             kept = filled * STEP + 2 * half
-            sums, squares = keep_rows(sums, squares, z_even, shift, finite_even, buffer_ptr, kept, K)
-            sums, squares = keep_rows(sums, squares, z_odd, shift, finite_odd, buffer_ptr, kept + 1, K)
+            keep_rows(z_even, shift, finite_even, buffer_ptr, kept, K)
+            keep_rows(z_odd, shift, finite_odd, buffer_ptr, kept + 1, K)
             n += finite_even.to(tl.int32) + finite_odd.to(tl.int32)
-            nonfinite += exists_even.to(tl.int32) + exists_odd.to(tl.int32)
+            seen += exists_even.to(tl.int32) + exists_odd.to(tl.int32)
             filled += 1
             if (filled == FILLED) | (tile == tiles - 1):
                 multiply(partial_ptr + SKETCH, buffer_ptr, filled, fresh, K, STEP, DOWN)
@@ -658,8 +652,8 @@ def observe(
         if SKETCH >= 0:
             PAIRS_OF_SKETCH: tl.constexpr = SKETCH + BEFORE_MEANS + 2 * SIDES * K + PRODUCTS * K * K
             store_pairs(partial_ptr + PAIRS_OF_SKETCH, merge_pairs(sketch_pairs))
-            n = tl.sum(n, 0)
-            settle(partial_ptr + SKETCH, n, tl.sum(nonfinite, 0) - n, sums, squares, shift, K, DOWN)
+            kept_rows = tl.sum(n, 0)
+            settle(partial_ptr + SKETCH, kept_rows, tl.sum(seen, 0) - kept_rows, shift, K, DOWN)
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
@@ -672,18 +666,24 @@ def fold(
 
     The grid has one program, or one per block of the products where there are sketches.
     """
-    if is_enabled(state_ptr):
-        record = state_ptr + HEADER
-        if SKETCH >= 0:
+    enabled = is_enabled(state_ptr)
+    record, ratios = state_ptr + HEADER, table_ptr + TABLE_OF_RATIOS
+    PAIRS_OF_SKETCH: tl.constexpr = SKETCH + BEFORE_MEANS + 2 * SIDES * K + PRODUCTS * K * K
+    if SKETCH >= 0:
+        if enabled:
             fold_products(record + SKETCH, partial_ptr + SKETCH, cells, programs, tl.program_id(0), K, DOWN)
-        if is_last(table_ptr, tl.num_programs(0)):
-            if HISTOGRAM != NOTHING:
-                fold_table(record, table_ptr + TABLE_OF_X, 2 * BUCKETS, 2 * BINS)
+    if is_last(table_ptr, tl.num_programs(0)):
+        # Zeros are left in any case: the table serves other launches.
+        if HISTOGRAM != NOTHING:
+            fold_table(record, table_ptr + TABLE_OF_X, enabled, 2 * BUCKETS, 2 * BINS)
+        if PAIRS >= 0:
+            fold_table(record + PAIRS + PAIR_SCALARS, ratios, enabled, OF_SIZE, RATIO_BINS)
+        if SKETCH >= 0:
+            fold_table(record + PAIRS_OF_SKETCH + PAIR_SCALARS, ratios + OF_SIZE, enabled, OF_SIZE, RATIO_BINS)
+        if enabled:
             if PAIRS >= 0:
-                fold_pairs(record + PAIRS, partial_ptr + PAIRS, cells, programs, table_ptr + TABLE_OF_RATIOS, CHUNK)
+                fold_pairs(record + PAIRS, partial_ptr + PAIRS, cells, programs, CHUNK)
             if SKETCH >= 0:
                 fold_means(record + SKETCH, partial_ptr + SKETCH, cells, programs, K)
-                PAIRS_OF_SKETCH: tl.constexpr = SKETCH + BEFORE_MEANS + 2 * SIDES * K + PRODUCTS * K * K
-                ratios = table_ptr + TABLE_OF_RATIOS + OF_SIZE
-                fold_pairs(record + PAIRS_OF_SKETCH, partial_ptr + PAIRS_OF_SKETCH, cells, programs, ratios, CHUNK)
+                fold_pairs(record + PAIRS_OF_SKETCH, partial_ptr + PAIRS_OF_SKETCH, cells, programs, CHUNK)
             count_call(state_ptr)

@@ -274,8 +274,8 @@ py::object Accumulator::tier_cells() const {
 void Accumulator::set_tier_cells(py::object cells) {
   const Tensor tensor = view(cells, "cells");
   if (tensor.dtype != DType::float64 || tensor.rank != 1 || tensor.shape[0] != int64_t(tier_cells_.size()))
-    throw py::value_error("cells must be float64 of shape (" + std::to_string(tier_cells_.size()) +
-                          ",), got shape " + shape_text(tensor.shape, tensor.rank));
+    throw py::value_error("cells must be float64 of shape (" + std::to_string(tier_cells_.size()) + ",), got shape " +
+                          shape_text(tensor.shape, tensor.rank));
   reset_tiers();
   for (int64_t i = 0; i < tensor.shape[0]; ++i)
     std::memcpy(&tier_cells_[size_t(i)], tensor.array.data + i * tensor.array.stride[0], sizeof(double));

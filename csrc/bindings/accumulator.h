@@ -22,7 +22,8 @@ struct Grouping {
 
 class Accumulator {
  public:
-  Accumulator(Direction direction, Per per, int64_t channel_axis, int level, double saturation, const Tiers& tiers = {});
+  Accumulator(Direction direction, Per per, int64_t channel_axis, int level, double saturation,
+              const Tiers& tiers = {});
 
   // What a call on x would add to; raises where x does not fit what was accumulated before. `name` is the argument
   // that carries the accumulator.

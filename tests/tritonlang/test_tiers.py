@@ -111,15 +111,15 @@ def test_signs_are_those_of_the_hash():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
 def test_record_is_that_of_the_cpu(dtype):
-    actual = check(geoact.relu, normal((71, 100), dtype, sd=2.0), calls=2)
-    assert actual["histogram_x"].sum() == 2 * 71 * 100
+    actual = check(geoact.relu, normal((71, 50), dtype, sd=2.0), calls=2)
+    assert actual["histogram_x"].sum() == 2 * 71 * 50
     assert actual["pairs_count"] == 2 * 35
     assert actual["sketch_rows"] == 2 * 71
 
 
 @pytest.mark.parametrize("tiers", [Tiers("all"), Tiers("sampled"), Tiers("none", True), Tiers("none", False, 32)])
 def test_each_tier_alone(tiers):
-    check(geoact.relu, normal((67, 300)), tiers)
+    check(geoact.relu, normal((35, 300)), tiers)
 
 
 @pytest.mark.parametrize("k", [64, 128])
@@ -188,7 +188,7 @@ def test_deviations_about_a_large_mean():
 
 
 def test_channels_of_any_axis_and_strides():
-    x = normal((3, 37, 5, 4))
+    x = normal((3, 37, 3, 2))
     check(geoact.relu, x, axis=1)
     check(geoact.relu, x.to(memory_format=torch.channels_last), axis=1)
     check(geoact.relu, x.permute(2, 1, 0, 3), axis=1)  # rows of more than two axes in memory: copied
@@ -204,7 +204,7 @@ def test_weight_of_each_channel(axis):
     shape = [-1 if a == axis else 1 for a in range(3)]
     by_hand = torch.where(x > 0, x, weight.reshape(shape) * x)
     assert torch.equal(y, by_hand)
-    expected, _ = on_the_cpu(geoact.identity, by_hand, (), EVERYTHING)
+    expected, _ = on_the_cpu(geoact.leaky_relu, by_hand, (1.0,), EVERYTHING)
     for ours, theirs in (("histogram_y", "histogram_x"), ("pairs_sum_sq_y", "pairs_sum_sq_x")):
         np.testing.assert_allclose(actual[ours], expected[theirs], rtol=1e-6)
 
@@ -219,14 +219,14 @@ def test_in_place_measures_x_as_it_was():
 
 def test_other_columns_than_zero_are_not_of_the_padding():
     """The sigmoid of nothing is a half: what is beyond the last column must not be seen."""
-    check(geoact.hard_sigmoid, normal((10, 33)))
+    check(geoact.hardsigmoid, normal((10, 33)))
 
 
 # --- states ----------------------------------------------------------------------------------------------
 
 
 def test_the_same_bits_every_time_and_none_where_disabled():
-    x = normal((71, 100))
+    x = normal((71, 40))
     states = [triton_tiers.new_tier_state(EVERYTHING) for _ in range(3)]
     triton.set_enabled(states[2], False)
     fresh = states[2].clone()

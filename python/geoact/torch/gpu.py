@@ -104,13 +104,14 @@ def forward(
 ) -> torch.Tensor:
     """Y = f(x) by Triton, measured where there is an accumulator."""
     from geoact.torch import triton
+    from geoact.torch.triton_tiers import Tiers
 
     records, measuring = _measuring(accumulator, x)
     tier_records = None
     if accumulator is not None and records is not None:
         measuring.update(saturation=accumulator.saturation, level=accumulator.level)
-        tiers = triton.Tiers(*accumulator.tiers)
-        if tiers != triton.Tiers():
+        tiers = Tiers(*accumulator.tiers)
+        if tiers != Tiers():
             tier_records = accumulator.tiers_on(x)
             measuring.update(tiers=tiers, tier_state=tier_records.owner.view(torch.float64))
     y = triton.forward(row, x, values, out, **measuring, weight_axis=channel_axis)

@@ -20,7 +20,6 @@ import torch
 
 from geoact import _core
 from geoact.kernels import tiers as kernels
-from geoact.kernels import tiles
 from geoact.torch.triton_views import joint_stride, product
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 Tensor = torch.Tensor
 
-_HISTOGRAMS = {"none": kernels.NOTHING.value, "sampled": kernels.SAMPLED.value, "all": kernels.ALL.value}
 _FOLDED_AT_ONCE = 128
 _SEED = 0x67656F616374  # of SketchFold in csrc/ops/tiers.h
 
@@ -67,7 +65,8 @@ def _mixed(word: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     word = word + np.uint64(0x9E3779B97F4A7C15)
     word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return word ^ (word >> np.uint64(31))
+    mixed: npt.NDArray[np.uint64] = word ^ (word >> np.uint64(31))
+    return mixed
 
 
 def sketch_signs(columns: int, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int32]]:
@@ -129,7 +128,7 @@ def _rows_last(t: Tensor, axis: int) -> Tensor:
 
 def check(tiers: Tiers, state: Tensor, x: Tensor) -> None:
     """Raise ValueError, naming the argument, where the tiers do not fit x."""
-    if tiers.histogram not in _HISTOGRAMS:
+    if tiers.histogram not in kernels.HISTOGRAMS:
         raise ValueError(f"tiers.histogram is {tiers.histogram!r} (accepted: 'none', 'sampled', 'all')")
     if tiers.sketch not in (0, 32, 64, 128):
         raise ValueError(f"tiers.sketch is {tiers.sketch!r} (accepted: 0, 32, 64, 128)")
@@ -203,12 +202,12 @@ def observe(
         "partial_ptr": partial,
         "table_ptr": table,
         "cells": layout.cells,
-        "HISTOGRAM": _HISTOGRAMS[tiers.histogram],
+        "HISTOGRAM": kernels.HISTOGRAMS[tiers.histogram],
         "PAIRS": layout.pairs,
         "SKETCH": layout.sketch,
         "K": k,
         "DOWN": plan.down,
-        "num_warps": tiles.WARPS,
+        "num_warps": plan.warps,
         "enable_fp_fusion": False,
     }
     with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():

@@ -62,7 +62,8 @@ TABLE_WORDS: tl.constexpr = tl.constexpr(1 + 2 * 517 + 2 * 258)
 
 HISTOGRAMS = {"none": NOTHING.value, "sampled": SAMPLED.value, "all": ALL.value}
 
-_TILE = 512  # elements of one tile of (HALF, BLOCK): four per thread of 4 warps
+# Elements of one tile of (HALF, BLOCK). Never fewer than a program has threads: ``tl.cat`` would count copies of them.
+_TILE, _LEAST_TILE = 512, 128
 _HALF = 8
 _FILLED = 8  # tiles of a pair of tiles kept aside before they are multiplied
 _DOWN = 16  # rows of a block of products
@@ -120,7 +121,7 @@ def plan(rows: int, columns: int, item_size: int, histogram: str, pairs: bool, s
     """How rows are cut, a function of the shape alone; ``rows`` and ``columns`` are at least 1."""
     places = columns_looked_at(columns, histogram, pairs or sketch > 0)
     half = _HALF if sketch else min(_HALF, 1 << max(0, (rows + 1) // 2 - 1).bit_length())
-    block = sketch or min(_TILE // half, 1 << max(0, places - 1).bit_length())
+    block = sketch or min(_TILE // half, max(_LEAST_TILE // half, 1 << max(0, places - 1).bit_length()))
     step, blocks = 2 * half, -(-places // block)
     wanted, least = _PROGRAMS, -(-_ELEMENTS // (blocks * block))
     if sketch:
@@ -404,6 +405,7 @@ def multiply(partial_ptr, buffer_ptr, tiles, fresh, K: tl.constexpr, STEP: tl.co
             d = tl.load(buffer_ptr + (tile * STEP + row)[:, None] * (SIDES * K) + side * K + lane[None, :])
             total += tl.sum(d, 0).to(tl.float64)
             squares += tl.sum(d * d, 0).to(tl.float64)
+        tl.debug_barrier()  # several threads load the same number
         tl.store(means + side * K, total)
         tl.store(means + (SIDES + side) * K, squares)
     for part in range(0, PRODUCTS * (K // DOWN)):
@@ -432,6 +434,7 @@ def settle(partial_ptr, n, nonfinite, shift, K: tl.constexpr, DOWN: tl.constexpr
     for side in tl.static_range(SIDES):
         at = means + side * K + lane
         total, squares = tl.load(at), tl.load(at + SIDES * K)
+        tl.debug_barrier()  # several threads load the same number
         tl.store(at, shift[side].to(tl.float64) + total * one_part)
         tl.store(at + SIDES * K, tl.maximum(squares - total * total * one_part, 0.0))
     tl.store(partial_ptr, n.to(tl.float64))

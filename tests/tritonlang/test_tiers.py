@@ -236,6 +236,19 @@ def test_the_same_bits_every_time_and_none_where_disabled():
     assert torch.equal(states[2], fresh)
 
 
+def test_the_table_of_the_launches_is_zero_again():
+    """It serves all launches of a stream: what one leaves there would be counted by the next."""
+    x, table = normal((20, 40)), torch.zeros(2 * kernels.TABLE_WORDS.value, dtype=torch.int32)
+    states = [triton_tiers.new_tier_state(EVERYTHING) for _ in range(2)]
+    value = triton.ACTIVATIONS["relu"].value
+    for _ in range(2):
+        numbers = {"p_bits": 0, "q_bits": 0}
+        triton_tiers.observe(value, x, None, numbers, EVERYTHING, states[0], 1, lambda x, count: table[:count])
+        assert not table.any()
+        triton.forward(geoact.relu, x, (), tiers=EVERYTHING, tier_state=states[1])
+    assert torch.equal(states[0], states[1])
+
+
 def test_errors_name_the_argument():
     state = triton_tiers.new_tier_state(EVERYTHING)
     x = normal((4, 5))
@@ -268,5 +281,6 @@ def test_plan_covers_all_rows_and_places(monkeypatch):
             along = plan.blocks_of_program * plan.block
             assert (plan.splits - 1) * along < places <= plan.splits * along
             assert plan.rows_of_program % (2 * plan.half) == 0
-            assert plan.programs <= 1024
+            assert plan.programs * plan.splits <= 1024
+            assert plan.half * plan.block >= 32 * plan.warps
             assert plan.programs * kernels.layout(*tiers).cells * 8 < 2**27

@@ -69,7 +69,7 @@ _FILLED = 8  # tiles of a pair of tiles kept aside before they are multiplied
 _DOWN = 16  # rows of a block of products
 _PROGRAMS, _PROGRAMS_OF_SKETCHES = 1024, 256
 _ELEMENTS = 8192  # of a program; below, its end costs more than its rows
-_READ_PER_CELL = 4  # bytes of x that a program of sketches reads for each byte of its partial record
+_READ_PER_CELL = 1  # bytes of x that a program of sketches reads for each byte of its partial record
 
 
 class Layout(NamedTuple):

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import triton
 import triton.language as tl
 
-from .fused import HEADER, count_call, from_bits, index, is_enabled, is_last
+from .fused import HEADER, NUMBER, ONE_VALUE, count_call, from_bits, index, is_enabled, is_last
 
 # Buckets of values: by sign, exponent and two bits of the significand.
 LEAST: tl.constexpr = tl.constexpr(-32)  # exponent of the first octave
@@ -495,36 +495,54 @@ def offsets(row, column, inner, stride0, stride1, stride2):
 
 
 @triton.jit
+def parameter_at(w_ptr, bits, at, keep, KIND: tl.constexpr, COMPUTE: tl.constexpr):
+    """One parameter: NUMBER, ONE_VALUE, or at offsets of its own."""
+    if KIND == NUMBER:
+        p = from_bits(bits, COMPUTE)
+    elif KIND == ONE_VALUE:
+        p = tl.load(w_ptr).to(COMPUTE)
+    else:
+        p = tl.load(w_ptr + at, mask=keep, other=0.0).to(COMPUTE)
+    return p
+
+
+@triton.jit
 def values_at(
-    x_ptr, w_ptr, p_bits, q_bits, row, column, keep, inner, x_stride0, x_stride1, x_stride2,
-    w_stride0, w_stride1, w_stride2, VALUE: tl.constexpr, WEIGHT: tl.constexpr,
+    x_ptr, w, bits, row, column, keep, inner, x_stride0, x_stride1, x_stride2, w_stride0, w_stride1, w_stride2,
+    VALUE: tl.constexpr, WEIGHTS: tl.constexpr,
 ):  # fmt: skip
     """X, and y as ``fused.forward`` stores it; zero where there is no element."""
     STORAGE: tl.constexpr = x_ptr.dtype.element_ty
     COMPUTE: tl.constexpr = tl.float64 if tl.float64 == STORAGE else tl.float32
+    KIND0: tl.constexpr = WEIGHTS % 4
+    KIND1: tl.constexpr = WEIGHTS // 4 % 4
+    KIND2: tl.constexpr = WEIGHTS // 16 % 4
+    KIND3: tl.constexpr = WEIGHTS // 64 % 4
+    at = offsets(row, column, inner, w_stride0, w_stride1, w_stride2)
+    p = (
+        parameter_at(w[0], bits[0], at, keep, KIND0, COMPUTE),
+        parameter_at(w[1], bits[1], at, keep, KIND1, COMPUTE),
+        parameter_at(w[2], bits[2], at, keep, KIND2, COMPUTE),
+        parameter_at(w[3], bits[3], at, keep, KIND3, COMPUTE),
+    )
     at = offsets(row, column, inner, x_stride0, x_stride1, x_stride2)
     x = tl.load(x_ptr + at, mask=keep, other=0.0).to(COMPUTE)
-    if WEIGHT:
-        at = offsets(row, column, inner, w_stride0, w_stride1, w_stride2)
-        p = tl.load(w_ptr + at, mask=keep, other=0.0).to(COMPUTE)
-    else:
-        p = from_bits(p_bits, COMPUTE)
-    y = VALUE(x, (p, from_bits(q_bits, COMPUTE))).to(STORAGE).to(COMPUTE)
+    y = VALUE(x, p).to(STORAGE).to(COMPUTE)
     return x, tl.where(keep, y, 0.0)
 
 
 _NUMBERS = [
-    "rows", "inner", "columns", "x_stride0", "x_stride1", "w_stride0", "w_stride1", "w_stride2", "p_bits", "q_bits",
-    "rows_of_program", "blocks_of_program", "programs", "cells",
+    "rows", "inner", "columns", "x_stride0", "x_stride1", "w_stride0", "w_stride1", "w_stride2", "p0_bits",
+    "p1_bits", "p2_bits", "p3_bits", "rows_of_program", "blocks_of_program", "programs", "cells",
 ]  # fmt: skip
 
 
 @triton.jit(do_not_specialize=_NUMBERS)
 def observe(
-    x_ptr, w_ptr, state_ptr, partial_ptr, buffer_ptr, table_ptr, signs_ptr, turns_ptr,
-    rows, inner, columns, x_stride0, x_stride1, x_stride2, w_stride0, w_stride1, w_stride2, p_bits, q_bits,
-    rows_of_program, blocks_of_program, cells,
-    VALUE: tl.constexpr, WEIGHT: tl.constexpr, HISTOGRAM: tl.constexpr, PAIRS: tl.constexpr, SKETCH: tl.constexpr,
+    x_ptr, w0_ptr, w1_ptr, w2_ptr, w3_ptr, state_ptr, partial_ptr, buffer_ptr, table_ptr, signs_ptr, turns_ptr,
+    rows, inner, columns, x_stride0, x_stride1, x_stride2, w_stride0, w_stride1, w_stride2,
+    p0_bits, p1_bits, p2_bits, p3_bits, rows_of_program, blocks_of_program, cells,
+    VALUE: tl.constexpr, WEIGHTS: tl.constexpr, HISTOGRAM: tl.constexpr, PAIRS: tl.constexpr, SKETCH: tl.constexpr,
     K: tl.constexpr, HALF: tl.constexpr, BLOCK: tl.constexpr, FILLED: tl.constexpr, DOWN: tl.constexpr,
 ):  # fmt: skip
     """The partial records of one call: of x, and of y = f(x) as it will be stored.
@@ -533,8 +551,9 @@ def observe(
     ----------
     x_ptr : pointer to float16, bfloat16, float32 or float64
         Data of rows r and columns c at (r // inner) stride0 + (r % inner) stride1 + c stride2, in elements.
-    w_ptr : pointer to any of these
-        First parameter, if WEIGHT: at the strides of its own, which may be 0; else p_bits is it.
+    w0_ptr, w1_ptr, w2_ptr, w3_ptr : pointer to any of these
+        The parameters, by the digits of WEIGHTS, base 4, of ``fused``: NUMBER, where it is in its bits, ONE_VALUE, or
+        PER_ELEMENT at strides of their own, which may be 0 and are those of all.
     state_ptr : pointer to float64
         The state, for its first word.
     partial_ptr : pointer to float64
@@ -545,7 +564,7 @@ def observe(
         Zeros; ``fold`` leaves them so.
     signs_ptr, turns_ptr : pointer to float32 and int32
         Of lane i of block b of a row: signs [set][b K + i], of the value that comes there; it is that of lane i ^ turn.
-    p_bits, q_bits : int
+    p0_bits, p1_bits, p2_bits, p3_bits : int
         Float64 numbers by their bits.
     rows_of_program, blocks_of_program : int
         Of the first and the second axis of the grid; a multiple of 2 HALF, and blocks of BLOCK places of a row.
@@ -566,6 +585,7 @@ def observe(
     blocks = tl.minimum(begin + blocks_of_program, tl.cdiv(places, BLOCK)).to(tl.int32)
     partial_ptr += index(tl.program_id(0), True) * cells
     half, lane = tl.arange(0, HALF), tl.arange(0, BLOCK)[None, :]
+    w, bits = (w0_ptr, w1_ptr, w2_ptr, w3_ptr), (p0_bits, p1_bits, p2_bits, p3_bits)
     if HISTOGRAM != NOTHING:
         table_x, table_y = tl.zeros([BINS], tl.int32), tl.zeros([BINS], tl.int32)
     if PAIRS >= 0:
@@ -598,12 +618,12 @@ def observe(
                 column_odd = column_even
             keep_even, keep_odd = (row_even < end) & (column_even < columns), (row_odd < end) & (column_odd < columns)
             x_even, y_even = values_at(
-                x_ptr, w_ptr, p_bits, q_bits, row_even, column_even, keep_even, inner, x_stride0, x_stride1, x_stride2,
-                w_stride0, w_stride1, w_stride2, VALUE, WEIGHT,
+                x_ptr, w, bits, row_even, column_even, keep_even, inner, x_stride0, x_stride1, x_stride2,
+                w_stride0, w_stride1, w_stride2, VALUE, WEIGHTS,
             )  # fmt: skip
             x_odd, y_odd = values_at(
-                x_ptr, w_ptr, p_bits, q_bits, row_odd, column_odd, keep_odd, inner, x_stride0, x_stride1, x_stride2,
-                w_stride0, w_stride1, w_stride2, VALUE, WEIGHT,
+                x_ptr, w, bits, row_odd, column_odd, keep_odd, inner, x_stride0, x_stride1, x_stride2,
+                w_stride0, w_stride1, w_stride2, VALUE, WEIGHTS,
             )  # fmt: skip
             if PAIRS >= 0:
                 sq_x += square_distance(x_even, x_odd)

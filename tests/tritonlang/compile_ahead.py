@@ -70,7 +70,7 @@ def compiled_tiers(kernel, name, dtype, arch, asked=TIERS):
     chosen = {
         "x_stride2": 1,
         "VALUE": ACTIVATIONS[name].value,
-        "WEIGHT": False,
+        "WEIGHTS": 0,
         "HISTOGRAM": tiers.HISTOGRAMS[asked[0]],
         "PAIRS": layout.pairs,
         "SKETCH": layout.sketch,

@@ -197,9 +197,9 @@ def test_channels_of_any_axis_and_strides():
     check(geoact.relu, normal((1, 40)).expand(12, 40))
 
 
-@pytest.mark.parametrize("axis", [1, 2])
-def test_weight_of_each_channel(axis):
-    x, weight = normal((4, 9, 10)), torch.linspace(-1, 1, (9, 10)[axis - 1])
+@pytest.mark.parametrize(("axis", "weights"), [(1, 9), (2, 10), (1, 1)])
+def test_weight_of_each_channel_and_of_all(axis, weights):
+    x, weight = normal((4, 9, 10)), torch.linspace(-0.5, 1, weights)
     actual, y = by_triton(geoact.prelu, x, (weight,), EVERYTHING, weight_axis=axis)
     shape = [-1 if a == axis else 1 for a in range(3)]
     by_hand = torch.where(x > 0, x, weight.reshape(shape) * x)
@@ -242,8 +242,7 @@ def test_the_table_of_the_launches_is_zero_again():
     states = [triton_tiers.new_tier_state(EVERYTHING) for _ in range(2)]
     value = triton.ACTIVATIONS["relu"].value
     for _ in range(2):
-        numbers = {"p_bits": 0, "q_bits": 0}
-        triton_tiers.observe(value, x, None, numbers, EVERYTHING, states[0], 1, lambda x, count: table[:count])
+        triton_tiers.observe(value, x, (), (), EVERYTHING, states[0], 1, lambda x, count: table[:count])
         assert not table.any()
         triton.forward(geoact.relu, x, (), tiers=EVERYTHING, tier_state=states[1])
     assert torch.equal(states[0], states[1])

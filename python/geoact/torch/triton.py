@@ -353,7 +353,7 @@ def forward(
         # First, for y may be written over x.
         weight = None if parameters.weight is None else parameters.everywhere(parameters.weight, x)
         triton_tiers.observe(
-            functions.value, x, weight, parameters.bits, tiers, tier_state, rows_along, _zeroed_tickets
+            functions.value, x, [weight], list(parameters.bits.values()), tiers, tier_state, rows_along, _zeroed_tickets
         )
     y = torch.empty_like(x) if out is None else _along_an_axis(out)
     seen = Seen(view_of(x, per, axis, parameters.axis), x)

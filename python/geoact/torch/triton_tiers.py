@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from geoact import _core
+from geoact.kernels import fused
 from geoact.kernels import tiers as kernels
 from geoact.torch.triton_views import joint_stride, product
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Tensor = torch.Tensor
 
 _FOLDED_AT_ONCE = 128
+_PARAMETERS = 4
 _SEED = 0x67656F616374  # of SketchFold in csrc/ops/tiers.h
 
 
@@ -147,8 +149,8 @@ def check(tiers: Tiers, state: Tensor, x: Tensor) -> None:
 def observe(
     value: Any,  # noqa: ANN401
     x: Tensor,
-    weight: Tensor | None,
-    bits: dict[str, int],
+    weights: Sequence[Tensor | None],
+    bits: Sequence[int],
     tiers: Tiers,
     state: Tensor,
     axis: int,
@@ -162,10 +164,11 @@ def observe(
         The value of the activation, from ``geoact.kernels.activations``.
     x : Tensor
         Of one axis or more; not written.
-    weight : Tensor, optional
-        The first parameter, expanded to the shape of x; else it is a number in ``bits``.
-    bits : dict
-        "p_bits" and "q_bits" of ``geoact.kernels.tiers.observe``.
+    weights : sequence of Tensor or None
+        The first parameters, at most four: of one element, or expanded to the shape of x, all along the same axis. One
+        that is None or missing is a number.
+    bits : sequence of int
+        The numbers, by the bits of their float64.
     tiers, state
         Checked by ``check``.
     axis : int
@@ -183,10 +186,19 @@ def observe(
         x, cuts = _rows_last(x, axis), [len(others)]
     cut = cuts[0]
     strides = {"x": _strides(x, axis, cut), "w": (0, 0, 0)}
-    if weight is not None:
-        if _strides(weight, axis, cut) is None:
-            weight = _rows_last(weight, axis)
-        strides["w"] = _strides(weight, axis, cut)
+    parameters: dict[str, Any] = {f"p{k}_bits": bits[k] if k < len(bits) else 0 for k in range(_PARAMETERS)}
+    kinds = 0
+    for k in range(_PARAMETERS):
+        weight = weights[k] if k < len(weights) else None
+        kind = fused.NUMBER.value
+        if weight is not None:
+            kind = fused.ONE_VALUE.value if weight.numel() == 1 else fused.PER_ELEMENT.value
+        if weight is not None and kind == fused.PER_ELEMENT.value:
+            if _strides(weight, axis, cut) is None:
+                weight = _rows_last(weight, axis)
+            strides["w"] = _strides(weight, axis, cut)
+        parameters[f"w{k}_ptr"] = x if weight is None else weight
+        kinds += kind * 4**k
     layout = kernels.layout(*tiers)
     plan = kernels.plan(rows, columns, x.element_size(), *tiers)
     k = tiers.sketch
@@ -213,7 +225,6 @@ def observe(
     with torch.cuda.device(x.device) if x.is_cuda else contextlib.nullcontext():
         kernels.observe[(plan.programs, plan.splits)](
             x_ptr=x,
-            w_ptr=x if weight is None else weight,
             buffer_ptr=buffer,
             signs_ptr=signs,
             turns_ptr=turns,
@@ -221,11 +232,11 @@ def observe(
             inner=max(1, product(others[cut:])),
             columns=columns,
             **{f"{name}_stride{i}": stride for name, s in strides.items() if s for i, stride in enumerate(s)},
-            **bits,
+            **parameters,
             rows_of_program=plan.rows_of_program,
             blocks_of_program=plan.blocks_of_program,
             VALUE=value,
-            WEIGHT=weight is not None,
+            WEIGHTS=kinds,
             HALF=plan.half,
             BLOCK=plan.block,
             FILLED=plan.filled,

@@ -29,8 +29,15 @@ void Accumulator::reset() {
   calls_ = order_ = 0;
   groups_ = per_ == Per::tensor ? 1 : 0;
   cells_ = empty(groups_);
-  tier_cells_.assign(size_t(tier_cells_of(tiers_)), 0.0);
-  init_tiers(tiers_, tier_cells_.data());
+  reset_tiers();
+}
+
+void Accumulator::reset_tiers() {
+  tier_cells_ = empty_tiers();
+  for (const auto& records : tier_records_) {
+    records->reset(tier_cells_);
+    if (!enabled_) records->enable(false);
+  }
 }
 
 Tiers Accumulator::tiers_of(const Tensor& x) const {
@@ -42,6 +49,12 @@ Tiers Accumulator::tiers_of(const Tensor& x) const {
 std::vector<double> Accumulator::empty(int64_t groups) const {
   std::vector<double> cells(size_t(groups * cells_per_group()));
   init_cells(direction_, level_, cells.data(), groups);
+  return cells;
+}
+
+std::vector<double> Accumulator::empty_tiers() const {
+  std::vector<double> cells(size_t(tier_cells_of(tiers_)));
+  init_tiers(tiers_, cells.data());
   return cells;
 }
 
@@ -113,19 +126,33 @@ std::shared_ptr<DeviceRecords> Accumulator::records_on(const Tensor& x, const Gr
   return records;
 }
 
-void Accumulator::measured_on(const Tensor& x, const Grouping& grouping,
-                              const std::shared_ptr<DeviceRecords>& records) {
-  if (std::find(records_.begin(), records_.end(), records) == records_.end()) records_.push_back(records);
+std::shared_ptr<DeviceRecords> Accumulator::tiers_on(const Tensor& x) const {
+  for (const auto& records : tier_records_)
+    if (records->holds(x, 1)) return records;
+  const std::vector<double> cells = empty_tiers();
+  auto records = std::make_shared<DeviceRecords>(x, int(cells.size()), 1, cells, false);
+  if (!enabled_) records->enable(false);
+  return records;
+}
+
+void Accumulator::measured_on(const Tensor& x, const Grouping& grouping, const std::shared_ptr<DeviceRecords>& records,
+                              const std::shared_ptr<DeviceRecords>& tiers) {
+  const auto keep = [&x](auto& all, const auto& one) {
+    if (std::find(all.begin(), all.end(), one) == all.end()) all.push_back(one);
+    one->follow(x);
+  };
+  keep(records_, records);
+  if (tiers) keep(tier_records_, tiers);
   if (per_ == Per::channel && groups_ == 0) {
     groups_ = grouping.groups;
     cells_ = empty(groups_);
   }
-  records->follow(x);
   settle(x.dtype);
 }
 
 void Accumulator::enable(bool on) {
   for (const auto& records : records_) records->enable(on);
+  for (const auto& records : tier_records_) records->enable(on);
   enabled_ = on;
 }
 
@@ -144,6 +171,12 @@ int64_t Accumulator::calls() const {
 Accumulator Accumulator::gathered() const {
   Accumulator whole = *this;
   whole.records_.clear();
+  whole.tier_records_.clear();
+  int64_t counted = 0;  // with the records of groups
+  for (const auto& records : tier_records_) {
+    const std::vector<double> cells = records->read(int(tier_cells_.size()), counted);
+    combine_tiers(tiers_, whole.tier_cells_.data(), cells.data());
+  }
   for (const auto& records : records_) {
     // Of another number of channels, from before a reset: nothing was added there since, but by old graphs.
     if (per_ == Per::channel && records->groups() != groups_) continue;
@@ -243,6 +276,7 @@ void Accumulator::set_tier_cells(py::object cells) {
   if (tensor.dtype != DType::float64 || tensor.rank != 1 || tensor.shape[0] != int64_t(tier_cells_.size()))
     throw py::value_error("cells must be float64 of shape (" + std::to_string(tier_cells_.size()) + ",), got shape " +
                           shape_text(tensor.shape, tensor.rank));
+  reset_tiers();
   for (int64_t i = 0; i < tensor.shape[0]; ++i)
     std::memcpy(&tier_cells_[size_t(i)], tensor.array.data + i * tensor.array.stride[0], sizeof(double));
   ++version_;
@@ -303,11 +337,29 @@ void register_accumulator(py::module_& m) {
           py::arg("x"), "Where a kernel from elsewhere adds the record of a call on x; then tell measured_on.")
       .def(
           "measured_on",
-          [](Accumulator& self, py::handle x, const std::shared_ptr<DeviceRecords>& records) {
+          [](Accumulator& self, py::handle x, const std::shared_ptr<DeviceRecords>& records,
+             const std::shared_ptr<DeviceRecords>& tiers) {
             const Tensor tensor = view(x, "x");
-            self.measured_on(tensor, self.grouping(tensor, "stats"), records);
+            self.measured_on(tensor, self.grouping(tensor, "stats"), records, tiers);
           },
-          py::arg("x"), py::arg("records"))
+          py::arg("x"), py::arg("records"), py::arg("tiers") = nullptr)
+      .def(
+          "tiers_on",
+          [](const Accumulator& self, py::handle x) {
+            const Tensor tensor = view(x, "x");
+            if (!tensor.backend) throw py::value_error("x is on no device that keeps records");
+            self.grouping(tensor, "stats");
+            return self.tiers_on(tensor);
+          },
+          py::arg("x"), "The same as records_on for the record of the opt-in tiers.")
+      .def_property_readonly(
+          "tiers",
+          [](const Accumulator& self) {
+            constexpr const char* names[] = {"none", "sampled", "all"};
+            const Tiers& tiers = self.tiers();
+            return py::make_tuple(names[int(tiers.histogram)], tiers.pairs, tiers.sketch);
+          },
+          "The opt-in tiers: histogram, pairs, sketch.")
       .def_property_readonly("per",
                              [](const Accumulator& self) {
                                constexpr const char* names[] = {"tensor", "channel", "row"};

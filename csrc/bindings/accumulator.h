@@ -55,7 +55,10 @@ class Accumulator {
   // Where a call on a device adds its record; nothing of this one changes until `measured_on` says that it has.
   // Rows are written as a whole by the CUDA kernels; other kernels want them `cleared` first.
   std::shared_ptr<DeviceRecords> records_on(const Tensor& x, const Grouping& grouping, bool cleared = false) const;
-  void measured_on(const Tensor& x, const Grouping& grouping, const std::shared_ptr<DeviceRecords>& records);
+  void measured_on(const Tensor& x, const Grouping& grouping, const std::shared_ptr<DeviceRecords>& records,
+                   const std::shared_ptr<DeviceRecords>& tiers = nullptr);
+  // The same for the record of the opt-in tiers, which is one for all groups.
+  std::shared_ptr<DeviceRecords> tiers_on(const Tensor& x) const;
   // Whether calls are measured: on devices a word that kernels read, so that it works inside a captured graph.
   bool enabled() const { return enabled_; }
   void enable(bool on);
@@ -70,6 +73,8 @@ class Accumulator {
  private:
   void append(const double* cells, int64_t groups);
   std::vector<double> empty(int64_t groups) const;
+  std::vector<double> empty_tiers() const;
+  void reset_tiers();
   void settle(DType dtype);  // at every call
 
   Direction direction_;
@@ -84,7 +89,7 @@ class Accumulator {
   bool enabled_ = true;
   std::vector<double> cells_;  // [field][group]
   std::vector<double> tier_cells_;
-  std::vector<std::shared_ptr<DeviceRecords>> records_;
+  std::vector<std::shared_ptr<DeviceRecords>> records_, tier_records_;
 };
 
 void register_accumulator(py::module_& m);

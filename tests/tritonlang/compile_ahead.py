@@ -1,9 +1,10 @@
 """Compile the Triton kernels ahead of time, without a GPU, and write the cubins.
 
-    python compile_ahead.py FOLDER [--only relu,gelu] [--archs 80,90,100,120] [--dtypes float32,bfloat16]
+    python compile_ahead.py FOLDER [--only relu,gelu] [--archs 80,90,100,120] [--dtypes float32,bfloat16] [--tiers]
 
 For every activation, dtype and architecture one forward and one backward kernel that measure everything, as
-``forward-relu-float32-sm_90.cubin``. Not in a process with TRITON_INTERPRET=1, where kernels cannot be compiled.
+``forward-relu-float32-sm_90.cubin``; or ``observe`` and ``fold``, with all of the opt-in tiers. Not in a process with
+TRITON_INTERPRET=1, where kernels cannot be compiled.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 from pathlib import Path
 
 import triton
-from geoact.kernels import fused, tiles
+from geoact.kernels import fused, tiers, tiles
 from geoact.kernels.activations import ACTIVATIONS
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
@@ -22,6 +23,7 @@ from triton.compiler import ASTSource
 TYPES = {"float16": ("fp16", 2), "bfloat16": ("bf16", 2), "float32": ("fp32", 4), "float64": ("fp64", 8)}
 ARCHS = (80, 90, 100, 120)
 WARP = 32
+TIERS = ("all", True, 64)
 # Pointers that come from an allocator are aligned.
 ALIGNED = [["tt.divisibility", 16]]
 
@@ -58,22 +60,48 @@ def constants(kind, dtype, columns):
 def compiled(direction, name, dtype, arch, columns=False):
     """The kernel of one activation, with its assembly."""
     kernel = {"forward": fused.forward, "backward": fused.backward}[direction]
-    chosen = constants((direction, name), dtype, columns)
+    registers = tiles.tile(columns, TYPES[dtype][1], 1, 1).registers
+    options = {"num_warps": tiles.WARPS, "maxnreg": registers}
+    return assembled(kernel, constants((direction, name), dtype, columns), dtype, arch, options)
+
+
+def compiled_tiers(kernel, name, dtype, arch, asked=TIERS):
+    """The same of a kernel of the opt-in tiers, for rows that are dense in memory."""
+    layout, plan = tiers.layout(*asked), tiers.plan(1 << 17, 4096, TYPES[dtype][1], *asked)
+    chosen = {
+        "x_stride2": 1,
+        "VALUE": ACTIVATIONS[name].value,
+        "WEIGHTS": 0,
+        "HISTOGRAM": tiers.HISTOGRAMS[asked[0]],
+        "PAIRS": layout.pairs,
+        "SKETCH": layout.sketch,
+        "K": asked[2],
+        "HALF": plan.half,
+        "BLOCK": plan.block,
+        "FILLED": plan.filled,
+        "DOWN": plan.down,
+        "CHUNK": 128,
+    }
+    chosen = {argument: value for argument, value in chosen.items() if argument in kernel.arg_names}
+    return assembled(kernel, chosen, dtype, arch, {"num_warps": plan.warps})
+
+
+def assembled(kernel, chosen, dtype, arch, options):
+    """A kernel with these constants, for data of a dtype."""
     data, types = f"*{TYPES[dtype][0]}", {}
+    others = {"ticket_ptr": "*i32", "turns_ptr": "*i32", "table_ptr": "*i64", "signs_ptr": "*fp32"}
+    others |= dict.fromkeys(("state_ptr", "partial_ptr", "sums_ptr"), "*fp64")
+    others["buffer_ptr"] = "*fp64" if dtype == "float64" else "*fp32"
     for argument in kernel.arg_names:
         if argument in chosen:
             types[argument] = "constexpr"
-        elif argument in ("state_ptr", "partial_ptr", "sums_ptr"):
-            types[argument] = "*fp64"
-        elif argument == "ticket_ptr":
-            types[argument] = "*i32"
+        elif argument in others:
+            types[argument] = others[argument]
         else:
             types[argument] = data if argument.endswith("_ptr") else "i64" if argument.endswith("bits") else "i32"
     pointers = {(i,): ALIGNED for i, argument in enumerate(kernel.arg_names) if argument.endswith("_ptr")}
     source = ASTSource(fn=kernel, signature=types, constexprs=chosen, attrs=pointers)
-    registers = tiles.tile(columns, TYPES[dtype][1], 1, 1).registers
-    options = {"num_warps": tiles.WARPS, "maxnreg": registers, "enable_fp_fusion": False}
-    return triton.compile(source, target=GPUTarget("cuda", arch, WARP), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", arch, WARP), options={**options, "enable_fp_fusion": False})
 
 
 def main(arguments=None):
@@ -84,15 +112,19 @@ def main(arguments=None):
     parser.add_argument("--archs", default=",".join(map(str, ARCHS)))
     parser.add_argument("--dtypes", default=",".join(TYPES))
     parser.add_argument("--columns", action="store_true", help="groups along the dense axis instead of one group")
+    parser.add_argument("--tiers", action="store_true", help="the kernels of the opt-in tiers instead")
     chosen = parser.parse_args(arguments)
     chosen.folder.mkdir(parents=True, exist_ok=True)
     written = 0
     for name in chosen.only.split(","):
         for dtype in chosen.dtypes.split(","):
             for arch in map(int, chosen.archs.split(",")):
-                for direction in ("forward", "backward"):
-                    kernel = compiled(direction, name, dtype, arch, chosen.columns)
-                    path = chosen.folder / f"{direction}-{name}-{dtype}-sm_{arch}.cubin"
+                for which in ("observe", "fold") if chosen.tiers else ("forward", "backward"):
+                    if chosen.tiers:
+                        kernel = compiled_tiers(getattr(tiers, which), name, dtype, arch)
+                    else:
+                        kernel = compiled(which, name, dtype, arch, chosen.columns)
+                    path = chosen.folder / f"{which}-{name}-{dtype}-sm_{arch}.cubin"
                     path.write_bytes(kernel.asm["cubin"])
                     written += 1
     return written

@@ -18,17 +18,33 @@ def resources(path):
     return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", done.stdout)}
 
 
-@pytest.mark.skipif(not TOOL.is_file(), reason="this triton comes without cuobjdump")
+needs_tool = pytest.mark.skipif(not TOOL.is_file(), reason="this triton comes without cuobjdump")
+
+
+def compiled(folder, name, dtype, arch, kernels, *options):
+    """What each kernel uses, by its name."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    chosen = ["--only", name, "--dtypes", dtype, "--archs", str(arch), *options]
+    command = [sys.executable, SCRIPT, folder, *chosen]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
+    found = {path.name: resources(path) for path in folder.glob("*.cubin")}
+    assert set(found) == {f"{kernel}-{name}-{dtype}-sm_{arch}.cubin" for kernel in kernels}
+    return found
+
+
+@needs_tool
 @pytest.mark.parametrize("options", [[], ["--columns"]], ids=["one group", "columns"])
 @pytest.mark.parametrize(("name", "dtype", "arch"), [("gelu", "bfloat16", 90), ("swish", "float32", 80)])
 def test_kernels_compile_without_spills(tmp_path, options, name, dtype, arch):
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
-    chosen = ["--only", name, "--dtypes", dtype, "--archs", str(arch), *options]
-    command = [sys.executable, SCRIPT, tmp_path, *chosen]
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=300)
-    found = {path.name: resources(path) for path in tmp_path.glob("*.cubin")}
-    assert set(found) == {f"{kernel}-{name}-{dtype}-sm_{arch}.cubin" for kernel in ("forward", "backward")}
-    for kernel, used in found.items():
+    for kernel, used in compiled(tmp_path, name, dtype, arch, ("forward", "backward"), *options).items():
         assert used["STACK"] == 0, kernel
         assert used["LOCAL"] == 0, kernel
         assert 0 < used["REG"] <= 168, kernel
+
+
+@needs_tool
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_kernels_of_tiers_compile_without_spills(tmp_path, dtype):
+    for kernel, used in compiled(tmp_path, "gelu", dtype, 90, ("observe", "fold"), "--tiers").items():
+        assert used["STACK"] == 0, kernel
+        assert used["LOCAL"] == 0, kernel

@@ -141,3 +141,54 @@ def test_measured_preferences_decide_where_both_can_run(monkeypatch, tmp_path, s
     finally:
         backends._preferences.cache_clear()
         choose.cache_clear()
+
+
+def with_tiers(direction="forward", per="tensor"):
+    return _core.Accumulator(direction, per, -1, "moments", 0.05, "all", True, 32)
+
+
+def measured(accumulator, x):
+    """One more call on the accumulator."""
+    stats = geoact.GeometryStats(per=accumulator.per)
+    stats._accumulator = accumulator
+    return geoact.relu(x, stats=stats)
+
+
+@pytest.mark.parametrize("per", ["tensor", "channel", "row"])
+def test_tiers_are_kept_with_the_record_of_the_groups(per, served_by_triton):
+    ours, theirs = with_tiers(per=per), with_tiers(per=per)
+    for x in (X, X + 1):
+        assert torch.equal(measured(ours, x), on_the_core(lambda x=x: measured(theirs, x)))
+    assert served_by_triton == ["forward"] * 2
+    assert ours.calls == 2
+    np.testing.assert_allclose(ours.cells(), theirs.cells(), rtol=1e-6, atol=1e-6)
+    expected = theirs.tier_cells()
+    np.testing.assert_allclose(ours.tier_cells(), expected, rtol=1e-5, atol=1e-4)
+    twin = ours.copy()
+    np.testing.assert_array_equal(twin.tier_cells(), ours.tier_cells())
+    on_the_core(lambda: measured(ours, X))  # one object, both kernels
+    theirs.merge(twin)
+    (name, at, size), *_ = ours.tier_fields()
+    assert name == "histogram_x"
+    assert ours.tier_cells()[at : at + size].sum() == 3 * X.numel()
+    assert theirs.tier_cells()[at : at + size].sum() == 4 * X.numel()
+    ours.set_tier_cells(expected)
+    np.testing.assert_array_equal(ours.tier_cells(), expected)
+    ours.reset()
+    np.testing.assert_array_equal(ours.tier_cells(), with_tiers().tier_cells())
+    assert ours.calls == 0
+    measured(ours, X)
+    assert ours.tier_cells()[at : at + size].sum() == X.numel()
+
+
+def test_tiers_are_switched_and_checked_with_the_record_of_the_groups():
+    accumulator = with_tiers()
+    measured(accumulator, X)
+    before = accumulator.tier_cells()
+    accumulator.enabled = False
+    measured(accumulator, X)
+    np.testing.assert_array_equal(accumulator.tier_cells(), before)
+    accumulator.enabled = True
+    with pytest.raises(ValueError, match="compares rows"):
+        measured(accumulator, X[0])
+    np.testing.assert_array_equal(accumulator.tier_cells(), before)

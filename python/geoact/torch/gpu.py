@@ -104,13 +104,19 @@ def forward(
 ) -> torch.Tensor:
     """Y = f(x) by Triton, measured where there is an accumulator."""
     from geoact.torch import triton
+    from geoact.torch.triton_tiers import Tiers
 
     records, measuring = _measuring(accumulator, x)
+    tier_records = None
     if accumulator is not None and records is not None:
         measuring.update(saturation=accumulator.saturation, level=accumulator.level)
+        tiers = Tiers(*accumulator.tiers)
+        if tiers != Tiers():
+            tier_records = accumulator.tiers_on(x)
+            measuring.update(tiers=tiers, tier_state=tier_records.owner.view(torch.float64))
     y = triton.forward(row, x, values, out, **measuring, weight_axis=channel_axis)
     if accumulator is not None and records is not None:
-        accumulator.measured_on(x, records)
+        accumulator.measured_on(x, records, tier_records)
     return y
 
 

@@ -33,6 +33,8 @@ except ImportError as error:
 from geoact import _core
 from geoact.kernels import fused, tiles
 from geoact.kernels.activations import ACTIVATIONS
+from geoact.torch import triton_tiers
+from geoact.torch.triton_tiers import Tiers
 from geoact.torch.triton_views import Seen, View, product, view_of
 
 if TYPE_CHECKING:
@@ -155,6 +157,10 @@ class _Parameters:
         weight = self.weights[k]
         return weight is not None and weight.numel() != 1
 
+    def everywhere(self, weight: Tensor, x: Tensor) -> Tensor:
+        """The weight in the shape of x, without a copy."""
+        return weight.reshape([-1 if axis == self.axis else 1 for axis in range(x.dim())]).expand(x.shape)
+
     def arguments(self, seen: Seen, x: Tensor) -> dict[str, Any]:
         kinds, found = [], {f"p{k}_bits": _bits(number) for k, number in enumerate(self.numbers)}
         pointers: dict[str, Tensor] = {}
@@ -164,8 +170,7 @@ class _Parameters:
                 kind = _PER_GROUP
             elif weight is not None and self.varies(k):
                 # Groups along another axis: rare enough that a copy of x's size will do. All step alike.
-                shape = [-1 if axis == self.axis else 1 for axis in range(x.dim())]
-                pointer, kind = seen.add("w", weight.reshape(shape).expand(x.shape)), _PER_ELEMENT
+                pointer, kind = seen.add("w", self.everywhere(weight, x)), _PER_ELEMENT
             kinds.append(kind)
             pointers[f"w{k}_ptr"] = pointer
         return {**found, **pointers, "WEIGHTS": _digits(kinds)}
@@ -312,6 +317,8 @@ def forward(
     saturation: float = 0.05,
     level: str = "moments",
     weight_axis: int = 1,
+    tiers: Tiers | None = None,
+    tier_state: Tensor | None = None,
 ) -> Tensor:
     """Y = f(x), and the record of the call added to ``state``.
 
@@ -330,6 +337,9 @@ def forward(
         As ``new_state`` makes it, for "forward", the groups of x, and ``level``.
     per, channel_axis, saturation, level
         As of ``geoact.GeometryStats``. With per="row" a state holds the rows of one call, in their order.
+    tiers, tier_state : Tiers and Tensor, optional
+        What is measured between samples, of rows along ``channel_axis``, and the state it is added to by launches of
+        their own; see ``geoact.torch.triton_tiers``.
 
     Returns
     -------
@@ -355,6 +365,26 @@ def forward(
     if state is not None:
         cells = CELLS["forward"] if level == "moments" else CELLS_OF_COUNTS
         _check_state(state, x, per, axis, cells)
+    if tiers is not None:
+        if tier_state is None:
+            raise TypeError("tier_state must be a torch tensor where there are tiers, got None")
+        triton_tiers.check(tiers, tier_state, x)
+        rows_along = _axis(x, channel_axis, "channel_axis") if len(shape) else 0
+        # First, for y may be written over x.
+        weights = [
+            parameters.everywhere(weight, x) if weight is not None and parameters.varies(k) else weight
+            for k, weight in enumerate(parameters.weights)
+        ]
+        triton_tiers.observe(
+            functions.value,
+            x,
+            weights,
+            [_bits(n) for n in parameters.numbers],
+            tiers,
+            tier_state,
+            rows_along,
+            _zeroed_tickets,
+        )
     y = torch.empty_like(x) if out is None else _along_an_axis(out)
     seen = Seen(view_of(x, per, axis, parameters.axis), x)
     target, written = seen.add_target("y", y)

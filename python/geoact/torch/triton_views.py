@@ -17,7 +17,7 @@ _UNIT = 16  # elements, see UNIT of geoact.kernels.fused
 _INT32 = 2**31 - 2**20  # offsets of a tile's end stay below 2^31
 
 
-def _joint_stride(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
+def joint_stride(sizes: Sequence[int], strides: Sequence[int]) -> int | None:
     """The stride of some axes seen as one, or None where they cannot be; 0 for no axes."""
     joint, extent = 0, 1
     for size, stride in zip(reversed(sizes), reversed(strides), strict=True):
@@ -52,7 +52,7 @@ class View:
         if t.numel() == 0:
             return 0, 0
         a, b = self.cuts
-        parts = [_joint_stride(t.shape[i:j], t.stride()[i:j]) for i, j in ((0, a), (a, b), (b, t.dim()))]
+        parts = [joint_stride(t.shape[i:j], t.stride()[i:j]) for i, j in ((0, a), (a, b), (b, t.dim()))]
         first, second, dense = parts
         if first is None or second is None or dense is None or dense > 1:
             return None

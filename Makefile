@@ -107,7 +107,7 @@ simulate: $(VENV)/dev
 
 # In an environment of its own: the interpreter replaces what Triton compiles with, for the whole process.
 triton: $(VENV)/triton
-	TRITON_INTERPRET=1 $(BIN)/pytest -q tests/tritonlang
+	TRITON_INTERPRET=1 $(BIN)/pytest -q --numprocesses 2 tests/tritonlang
 
 $(VENV)/triton: $(VENV)/dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt triton

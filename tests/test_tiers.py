@@ -140,7 +140,8 @@ def structured(kind, rng, rows, columns):
         return rng.standard_normal((rows, columns))
     if kind == "smooth":  # neighbouring channels alike
         phase = rng.uniform(0, 2 * np.pi, (rows, 1))
-        return np.sin(np.linspace(0, 8 * np.pi, columns) + phase) * rng.uniform(0.5, 2, (rows, 1))
+        waves = rng.uniform(1, 20)  # anew each time: of one kind of wave the error would be drawn once
+        return np.sin(np.linspace(0, 2 * np.pi * waves, columns) + phase) * rng.uniform(0.5, 2, (rows, 1))
     if kind == "periodic":  # what a fold without turns would add up: the same every 64 channels
         return np.tile(rng.standard_normal((rows, 64)), columns // 64)
     return rng.standard_normal((rows, 1)) * np.ones(columns) + 0.3 * rng.standard_normal((rows, columns))  # "constant"
@@ -156,7 +157,7 @@ def test_squared_distances_of_sketches_err_by_sqrt_2_over_k(kind, k):
         stats = everything(sketch=k)
         geoact.relu(x, stats=stats)
         errors.append(stats.sketch.pairs.mean_sq_x / squared_distances(x)[0] - 1)
-    assert abs(np.mean(errors)) < 4 * np.sqrt(2 / k) / np.sqrt(300) + (0.25 if kind != "random" else 0)
+    assert abs(np.mean(errors)) < 4 * np.sqrt(2 / k) / np.sqrt(300) + (0.6 * np.sqrt(2 / k) if kind != "random" else 0)
     # One fixed matrix of signs: of data of few directions the error is drawn once, and not anew by every pair.
     assert np.sqrt(np.mean(np.square(errors))) < 1.7 * np.sqrt(2 / k)
     if kind == "random":

@@ -53,7 +53,8 @@ constexpr int64_t worth_releasing = 8192;  // elements; below, handing the lock 
 void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulator* stats, const GradientRoom& room,
             bool locked, uint8_t* mask) {
   if (stats && stats->tiers().any()) {
-    if (mask) throw py::value_error("stats was made with histogram=, pairs= or sketch=, which no mask is measured with");
+    if (mask)
+      throw py::value_error("stats was made with histogram=, pairs= or sketch=, which no mask is measured with");
     if (call.gated)
       throw py::value_error("stats was made with histogram=, pairs= or sketch=, which gates do not measure");
     if (x.backend && x.size > 0)

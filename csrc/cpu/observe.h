@@ -44,7 +44,10 @@ class Observer {
   using I = typename V::integers;
 
  public:
-  Observer(const RowBlock& block, TierJob& job) : block_(block), job_(job), layout_(*job.tiers) {}
+  Observer(const RowBlock& block, TierJob& job)
+      : block_(block),
+        job_(job),
+        layout_(job.tiers->histogram != Histogram::none, job.tiers->pairs, job.tiers->sketch) {}
 
   void run() {
     const bool histograms = layout_.histogram_x >= 0, pairs = layout_.pairs >= 0, sketches = layout_.sketch >= 0;

@@ -18,6 +18,10 @@ namespace {
 // ought to be few.
 constexpr int64_t block_elements = 65536, block_elements_of_channels = 262144, most_jobs = 32, padding = 128;
 
+scalar::TierLayout layout_of(const Tiers& tiers) {
+  return {tiers.histogram != Histogram::none, tiers.pairs, tiers.sketch};
+}
+
 // The axes of rows in C order, and how they are cut: everything of the axes below `axis`, `step` of that one, one of
 // those above it.
 struct Cut {
@@ -154,7 +158,8 @@ void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std
     const int axis = cut.axes[i];
     if (call.shape[axis] == 1) continue;
     block.size[block.rank] = call.shape[axis];
-    for (int side = 0; side < 2; ++side) block.stride[side][block.rank] = (side ? whole.out[0] : whole.in[0]).stride[axis];
+    for (int side = 0; side < 2; ++side)
+      block.stride[side][block.rank] = (side ? whole.out[0] : whole.in[0]).stride[axis];
     block.rows *= call.shape[axis];
     ++block.rank;
   }
@@ -220,15 +225,13 @@ void run_job(void* context, int64_t i) {
 
 }  // namespace
 
-int64_t tier_cells_of(const Tiers& tiers) { return scalar::TierLayout(tiers).size; }
-void init_tiers(const Tiers& tiers, double* cells) { scalar::TierLayout(tiers).init(cells); }
-void combine_tiers(const Tiers& tiers, double* into, const double* from) {
-  scalar::TierLayout(tiers).combine(into, from);
-}
+int64_t tier_cells_of(const Tiers& tiers) { return layout_of(tiers).size; }
+void init_tiers(const Tiers& tiers, double* cells) { layout_of(tiers).init(cells); }
+void combine_tiers(const Tiers& tiers, double* into, const double* from) { layout_of(tiers).combine(into, from); }
 
 std::vector<TierField> tier_fields(const Tiers& tiers) {
   using scalar::Buckets, scalar::Pairs, scalar::Sketches;
-  const scalar::TierLayout layout(tiers);
+  const scalar::TierLayout layout = layout_of(tiers);
   std::vector<TierField> fields;
   const auto add_pairs = [&](const std::string& prefix, int at) {
     constexpr const char* names[] = {"count",    "identical", "collisions",  "nonfinite",
@@ -260,7 +263,7 @@ std::vector<TierField> tier_fields(const Tiers& tiers) {
 
 void execute_tiered(const Call& call, double* cells, double* tier_cells) {
   const Kernels& kernels = *active_isa().kernels[int(call.dtype)];
-  const scalar::TierLayout layout(call.tiers);
+  const scalar::TierLayout layout = layout_of(call.tiers);
   layout.init(tier_cells);
   if (cells) init_cells(call.direction, call.level, cells, call.groups);
   if (elements_of(call) == 0) return;

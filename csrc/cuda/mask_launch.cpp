@@ -14,8 +14,8 @@ void run_mask(const Call& call, uint8_t* mask, int id, void* stream) {
   if (rank > most_axes)
     throw std::invalid_argument("the arrays have more than " + std::to_string(most_axes + 1) +
                                 " axes that cannot be merged; pass contiguous ones");
-  MaskPlan plan{call.in[0].data, call.out[0].data, mask, 1, (axes[rank].size + warp_size - 1) / warp_size,
-                axes[rank],      rank,          {}};
+  MaskPlan plan{
+      call.in[0].data, call.out[0].data, mask, 1, (axes[rank].size + warp_size - 1) / warp_size, axes[rank], rank, {}};
   std::copy_n(axes, rank, plan.axis);
   for (int i = 0; i < rank; ++i) plan.rows *= axes[i].size;
   const int64_t warps = plan.rows * plan.words, most_blocks = int64_t(1) << 20;

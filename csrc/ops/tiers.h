@@ -5,10 +5,11 @@
 //   pair      rows 2i and 2i + 1: a function of the shape alone, so that every backend takes the same ones
 //   sketch    k numbers per row, whose squared distances are unbiased for those of the rows
 //
-// May include: vocabulary.h, ../call/call.h. Knows nothing of loops over data, memory, instruction sets or Python.
+// May include: vocabulary.h. Knows nothing of loops over data, memory, instruction sets or Python.
 #pragma once
 
-#include "../call/call.h"
+#include <cstdint>
+
 #include "vocabulary.h"
 
 namespace geoact::GEOACT_ISA {
@@ -178,13 +179,13 @@ struct TierLayout {
   int histogram_x = -1, histogram_y = -1, pairs = -1, sketch = -1, size = 0;
   Sketches sketches{0};
 
-  GEOACT_HD explicit TierLayout(const Tiers& tiers) : sketches{tiers.sketch} {
-    if (tiers.histogram != Histogram::none) {
+  GEOACT_HD TierLayout(bool histogram, bool with_pairs, int k) : sketches{k} {
+    if (histogram) {
       histogram_x = size, histogram_y = size + Buckets::size;
       size += 2 * Buckets::size;
     }
-    if (tiers.pairs) pairs = size, size += Pairs::size;
-    if (tiers.sketch) sketch = size, size += sketches.size();
+    if (with_pairs) pairs = size, size += Pairs::size;
+    if (k) sketch = size, size += sketches.size();
   }
   GEOACT_HD void init(double* record) const {
     for (int i = 0; i < size; ++i) record[i] = 0;

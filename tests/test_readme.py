@@ -21,7 +21,7 @@ def _blocks(language):
 
 
 *_PROGRAMS, SUITE = _blocks("python")
-EXAMPLES = dict(zip(("numpy", "torch"), zip(_PROGRAMS, _blocks("text"), strict=True), strict=True))
+EXAMPLES = dict(zip(("numpy", "scipy", "torch"), zip(_PROGRAMS, _blocks("text"), strict=True), strict=True))
 
 
 def _values(text):

@@ -331,9 +331,14 @@ def no_sketch(shape, TYPE: tl.constexpr):
 
 
 @triton.jit
-def add_block(z, x, y, s, t):
-    """Sketches with one more block of columns: a product with a sign is exact."""
-    return Sketch(z.s_of_x + x * s, z.t_of_x + x * t, z.s_of_y + y * s, z.t_of_y + y * t)
+def add_block(z, x, y, s, t, other):
+    """Sketches with one more block of columns: a product with a sign is exact.
+
+    Lanes of x and y are in the order of S; ``other`` says where those lie that T puts into each bucket.
+    """
+    order = tl.broadcast_to(other, x.shape)
+    t_of_x, t_of_y = tl.gather(x, order, 1), tl.gather(y, order, 1)
+    return Sketch(z.s_of_x + x * s, z.t_of_x + t_of_x * t, z.s_of_y + y * s, z.t_of_y + t_of_y * t)
 
 
 @triton.jit
@@ -563,7 +568,8 @@ def observe(
     table_ptr : pointer to int64
         Zeros; ``fold`` leaves them so.
     signs_ptr, turns_ptr : pointer to float32 and int32
-        Of lane i of block b of a row: signs [set][b K + i], of the value that comes there; it is that of lane i ^ turn.
+        Of lane i of block b of a row: signs [set][b K + i], of the value that comes there; it is that of lane
+        i ^ turn of the set; turns [set][b].
     p0_bits, p1_bits, p2_bits, p3_bits : int
         Float64 numbers by their bits.
     rows_of_program, blocks_of_program : int
@@ -631,8 +637,9 @@ def observe(
             if SKETCH >= 0:
                 sign = signs_ptr + at + lane
                 s, t = tl.load(sign).to(COMPUTE), tl.load(sign + tl.cdiv(columns, K).to(tl.int64) * K).to(COMPUTE)
-                z_even = add_block(z_even, x_even, y_even, s, t)
-                z_odd = add_block(z_odd, x_odd, y_odd, s, t)
+                turn = tl.load(turns_ptr + block) ^ tl.load(turns_ptr + tl.cdiv(columns, K) + block)
+                z_even = add_block(z_even, x_even, y_even, s, t, lane ^ turn)
+                z_odd = add_block(z_odd, x_odd, y_odd, s, t, lane ^ turn)
             if HISTOGRAM != NOTHING:
                 if HISTOGRAM == SAMPLED:
                     keep_even = keep_even & is_sampled(row_even, column_even)

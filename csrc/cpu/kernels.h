@@ -76,7 +76,7 @@ struct TierJob {
   const Tiers* tiers;
   double* record;        // of sums of differences from `shift` until the job is settled
   const void* signs[2];  // compute type, per lane of a sketch
-  const int* turns;      // per block of a row
+  const int* turns;      // per block of a row: of S, then of T
   double* shift;         // one per number of a row's sketches
   void* buffer;          // buffer_rows rows of them, the two of a pair, and the shift; compute type
   void* room;            // four rows of `room_columns` elements, for rows that are not adjacent in memory

@@ -248,7 +248,7 @@ class Observer {
     return sum_of(sum);
   }
 
-  // S^T x and T^T x of one row: the same buckets, two sets of signs.
+  // S^T x and T^T x of one row.
   template <int K>
   void fold(const S* row, T* into_s, T* into_t) {
     constexpr int N = K / V::W;
@@ -272,13 +272,14 @@ class Observer {
   template <int K, int N>
   GEOACT_INLINE void add_block(const S* from, int64_t b, I lanes, const T* signs_s, const T* signs_t, V (&s)[N],
                                V (&t)[N]) const {
-    const int turn = job_.turns[b];
-    const I order = lanes ^ (turn % V::W);
+    const int turn_s = job_.turns[b], turn_t = job_.turns[b + (block_.columns + K - 1) / K];
+    const I order_s = lanes ^ (turn_s % V::W), order_t = lanes ^ (turn_t % V::W);
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) {
-      const V x = permute(storage<V, S>::load(from + (i ^ (turn / V::W)) * V::W), order);
-      s[i] = fma(x, load_at(signs_s + b * K + i * V::W), s[i]);
-      t[i] = fma(x, load_at(signs_t + b * K + i * V::W), t[i]);
+      const V to_s = permute(storage<V, S>::load(from + (i ^ (turn_s / V::W)) * V::W), order_s);
+      const V to_t = permute(storage<V, S>::load(from + (i ^ (turn_t / V::W)) * V::W), order_t);
+      s[i] = fma(to_s, load_at(signs_s + b * K + i * V::W), s[i]);
+      t[i] = fma(to_t, load_at(signs_t + b * K + i * V::W), t[i]);
     }
   }
 

@@ -64,20 +64,20 @@ class Aligned {
   std::unique_ptr<char[]> memory_;
 };
 
-// The random signs of a sketch, per lane it goes to, and the turn of each block.
+// The random signs of the sketches S and T, per lane a value goes to, and the turn of each block: of S, then of T.
 struct Signs {
   std::vector<int> turns;
   Aligned memory;
   const void* set[2];
 
   Signs(int64_t columns, int k, int item)
-      : turns(size_t((columns + k - 1) / k)), memory(2 * int64_t(turns.size()) * k * item) {
-    const int64_t lanes = int64_t(turns.size()) * k;
+      : turns(size_t(2 * ((columns + k - 1) / k))), memory(int64_t(turns.size()) * k * item) {
+    const int64_t blocks = int64_t(turns.size()) / 2, lanes = blocks * k;
     for (int which = 0; which < 2; ++which) {
       set[which] = memory.data() + which * lanes * item;
       for (int64_t i = 0; i < lanes; ++i) {
         const int64_t block = i / k;
-        const int turn = turns[size_t(block)] = scalar::SketchFold::turn(block, k);
+        const int turn = turns[size_t(which * blocks + block)] = scalar::SketchFold::turn(block, k, which);
         const double sign = scalar::SketchFold::negative(block, int(i % k) ^ turn, which) ? -1 : 1;
         char* const to = memory.data() + (which * lanes + i) * item;
         const float narrow = float(sign);

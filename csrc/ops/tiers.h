@@ -117,7 +117,8 @@ struct SketchFold {
     return v ^ (v >> 31);
   }
   static GEOACT_HD uint64_t word(int64_t block, int which) { return mix(seed + uint64_t(block) * 8 + uint64_t(which)); }
-  static GEOACT_HD int turn(int64_t block, int k) { return int(word(block, 0) & uint64_t(k - 1)); }
+  // A turn for each set: with one for both, S and T would put the same channels together, and their products vary more.
+  static GEOACT_HD int turn(int64_t block, int k, int set) { return int(word(block, 5 * set) & uint64_t(k - 1)); }
   // Of the lane a value comes from; set 0 is S, set 1 is T.
   static GEOACT_HD bool negative(int64_t block, int lane, int set) {
     return word(block, 1 + 2 * set + lane / 64) >> (lane % 64) & 1;

@@ -102,10 +102,10 @@ def test_signs_are_those_of_the_hash():
     for columns, k in ((300, 128), (33, 32)):
         signs, turns = triton_tiers.sketch_signs(columns, k)
         for block in range(-(-columns // k)):
-            words = [mix(0x67656F616374 + 8 * block + which) for which in range(5)]
-            assert turns[block] == words[0] % k
+            words = [mix(0x67656F616374 + 8 * block + which) for which in range(6)]
+            assert [turns[0, block], turns[1, block]] == [words[0] % k, words[5] % k]
             for which, i in ((which, i) for which in (0, 1) for i in range(k)):
-                lane = i ^ int(turns[block])
+                lane = i ^ int(turns[which, block])
                 assert signs[which, block, i] == (-1 if words[1 + 2 * which + lane // 64] >> (lane % 64) & 1 else 1)
 
 

@@ -78,19 +78,19 @@ def sketch_signs(columns: int, k: int) -> tuple[npt.NDArray[np.float32], npt.NDA
     -------
     signs : float32 of shape (2, blocks, k)
         1 or -1: of sets S and T, per block, of the lane whose value comes to each bucket.
-    turns : int32 of shape (blocks,)
+    turns : int32 of shape (2, blocks)
         Bucket i of a block has the value of lane i ^ turn.
     """
     blocks = -(-columns // k)
     block = np.arange(blocks, dtype=np.uint64)[:, None]
-    words = _mixed(np.uint64(_SEED) + block * np.uint64(8) + np.arange(5, dtype=np.uint64))
-    turns = (words[:, :1] & np.uint64(k - 1)).astype(np.int32)
-    lane = np.arange(k, dtype=np.int32) ^ turns
+    words = _mixed(np.uint64(_SEED) + block * np.uint64(8) + np.arange(6, dtype=np.uint64))
+    turns = (words[:, [0, 5]].T & np.uint64(k - 1)).astype(np.int32)
     signs = np.empty((2, blocks, k), np.float32)
     for which in (0, 1):
+        lane = np.arange(k, dtype=np.int32) ^ turns[which][:, None]
         bits = np.take_along_axis(words, 1 + 2 * which + lane // 64, 1) >> (lane % 64).astype(np.uint64)
         signs[which] = np.where(bits & np.uint64(1), -1, 1)
-    return signs, turns[:, 0]
+    return signs, np.ascontiguousarray(turns)
 
 
 _signs: dict[tuple[int, int, torch.device], tuple[Tensor, Tensor]] = {}

@@ -73,7 +73,7 @@ def check(on_device, x, axis=-1, in_place=False, calls=1, **asked):
 @pytest.mark.parametrize(
     ("shape", "axis"), [((8, 40), -1), ((3, 5, 33), 1), ((1, 70), -1), ((9, 3), -1), ((2, 3, 2, 65), -1), ((34, 5), 0)]
 )
-@pytest.mark.parametrize("asked", [{}, {"sketch": 0}, {"histogram": "sampled", "sketch": 64, "pairs": False}])
+@pytest.mark.parametrize("asked", [{}, {"sketch": 0}, {"histogram": True, "sketch": 64, "pairs": False}])
 def test_shapes(on_device, shape, axis, asked):
     check(on_device, drawn(shape), axis, **asked)
 

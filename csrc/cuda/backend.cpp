@@ -17,9 +17,7 @@ class Runtime final : public Backend {
   }
   bool observes() const override { return true; }
   int64_t observe_bytes(const Call& call, int id) const override { return cuda::observe_bytes(call, id); }
-  void aside(const Call& call, void* to, int id, void* stream) const override {
-    cuda::run_aside(call, to, id, stream);
-  }
+  void aside(const Call& call, void* to, int id, void* stream) const override { cuda::run_aside(call, to, id, stream); }
   void observe(const Call& call, void* aside, void* state, void* partials, int id, void* stream) const override {
     cuda::run_observe(call, aside, state, partials, id, stream);
   }

@@ -4,11 +4,10 @@
 namespace geoact::cuda {
 
 const ObserveKernels (&observe_kernels())[4] {
-  static const ObserveKernels kernels[4] = {
-      {copy_aside<float16>, observe<float16>, fold_observed<float16>},
-      {copy_aside<bfloat16>, observe<bfloat16>, fold_observed<bfloat16>},
-      {copy_aside<float>, observe<float>, fold_observed<float>},
-      {copy_aside<double>, observe<double>, fold_observed<double>}};
+  static const ObserveKernels kernels[4] = {{copy_aside<float16>, observe<float16>, fold_observed<float16>},
+                                            {copy_aside<bfloat16>, observe<bfloat16>, fold_observed<bfloat16>},
+                                            {copy_aside<float>, observe<float>, fold_observed<float>},
+                                            {copy_aside<double>, observe<double>, fold_observed<double>}};
   return kernels;
 }
 

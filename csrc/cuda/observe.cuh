@@ -224,8 +224,8 @@ __global__ void __launch_bounds__(observe_threads) observe(const __grid_constant
   if (n == 0) return;
   for (int i = t; i < Sketches::products * k * k; i += observe_threads) {
     const int which = i / (k * k);
-    sketch[s.product(0) + i] -= sketch[s.mean(Sketches::first_of(which)) + i / k % k] / n *
-                                sketch[s.mean(Sketches::second_of(which)) + i % k];
+    sketch[s.product(0) + i] -=
+        sketch[s.mean(Sketches::first_of(which)) + i / k % k] / n * sketch[s.mean(Sketches::second_of(which)) + i % k];
   }
   __syncthreads();
   for (int i = t; i < numbers; i += observe_threads) {

@@ -9,8 +9,8 @@ namespace geoact::cuda {
 
 // Rows in C order of the axes other than the channels'. Steps are bytes.
 struct ObservePlan {
-  const char* at[2];      // x, y
-  char* aside;            // where x is kept before a call in place overwrites it, rows side by side; or null
+  const char* at[2];  // x, y
+  char* aside;        // where x is kept before a call in place overwrites it, rows side by side; or null
   int64_t rows, columns, rows_per_block, blocks;
   int64_t column_step[2];
   int rank;
@@ -27,7 +27,7 @@ struct ObserveKernels {
 const ObserveKernels (&observe_kernels())[4];  // by dtype
 
 inline constexpr int observe_threads = 256;
-int64_t tier_layout_size(const Tiers& tiers);  // cells of a record
+int64_t tier_layout_size(const Tiers& tiers);     // cells of a record
 int64_t observe_bytes(const Call& call, int id);  // of the partial records
 // Before a call in place: x to `aside`.
 void run_aside(const Call& call, void* aside, int id, void* stream);

@@ -67,6 +67,12 @@ class PythonMemory final : public cuda::Backend {
   cuda::Launch prepare(const cuda::Request&, bool) const override { throw std::invalid_argument(why_unavailable()); }
   void run(cuda::Launch&, void*, void*) const override { throw std::invalid_argument(why_unavailable()); }
   void mask(const Call&, uint8_t*, int, void*) const override { throw std::invalid_argument(why_unavailable()); }
+  bool observes() const override { return false; }
+  int64_t observe_bytes(const Call&, int) const override { throw std::invalid_argument(why_unavailable()); }
+  void aside(const Call&, void*, int, void*) const override { throw std::invalid_argument(why_unavailable()); }
+  void observe(const Call&, void*, void*, void*, int, void*) const override {
+    throw std::invalid_argument(why_unavailable());
+  }
   bool capturing(int id, void*) const override { return memory_.attr("capturing")(id).cast<bool>(); }
   void fill(void* to, int byte, int64_t bytes, int id, void*) const override {
     memory_.attr("fill")(reinterpret_cast<uintptr_t>(to), byte, bytes, id);
@@ -231,9 +237,23 @@ void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Ac
     request.state_groups = grouping.groups;
     request.append = records->rows();
   }
+  // The tiers read x once more after y is written: of a call in place, from a copy.
+  std::shared_ptr<DeviceRecords> tiers;
+  Memory original, partials;
+  if (stats && stats->tiers().any()) {
+    tiers = stats->tiers_on(x);
+    call.tiers = stats->tiers_of(x);
+    partials = allocate(x, backend.observe_bytes(call, x.device.id));
+    if (call.in_place) original = allocate(x, x.size * x.item_size);
+    if (backend.capturing(x.device.id, x.stream) && !owned_by_graph(x)) {
+      static auto* const kept = new std::vector<Memory>;
+      kept->insert(kept->end(), {original, partials});
+    }
+  }
   request.call = call;
   try {
     cuda::Launch launch = backend.prepare(request, false);
+    if (original.address) backend.aside(call, original.address, x.device.id, x.stream);
     if (launch.again) {
       // First, while what it reads is whole. Both write dx: where that overwrites an input, this one has a place aside.
       Memory dx;
@@ -242,10 +262,11 @@ void run_on_device(Call& call, const Tensor& x, const Parameters& parameters, Ac
       run_in_workspace(backend, again, x);
     }
     run_in_workspace(backend, launch, x);
+    if (tiers) backend.observe(call, original.address, tiers->state(), partials.address, x.device.id, x.stream);
   } catch (const std::invalid_argument& error) {
     throw py::value_error(error.what());
   }
-  if (stats) stats->measured_on(x, grouping, records);
+  if (stats) stats->measured_on(x, grouping, records, tiers);
 }
 
 void register_device(py::module_& m) {

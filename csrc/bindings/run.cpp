@@ -57,7 +57,7 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
       throw py::value_error("stats was made with histogram=, pairs= or sketch=, which no mask is measured with");
     if (call.gated)
       throw py::value_error("stats was made with histogram=, pairs= or sketch=, which gates do not measure");
-    if (x.backend && x.size > 0)
+    if (x.backend && x.size > 0 && !x.backend->observes())
       throw py::value_error("stats was made with histogram=, pairs= or sketch=, which this device does not measure");
   }
   if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, room.device);

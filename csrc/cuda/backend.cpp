@@ -1,6 +1,7 @@
 #include "backend.h"
 
 #include "mask_launch.h"
+#include "observe_launch.h"
 #include "runtime.h"
 
 namespace geoact::cuda {
@@ -13,6 +14,12 @@ class Runtime final : public Backend {
   void run(Launch& launch, void* tickets, void* workspace) const override { cuda::run(launch, tickets, workspace); }
   void mask(const Call& call, uint8_t* bits, int id, void* stream) const override {
     cuda::run_mask(call, bits, id, stream);
+  }
+  bool observes() const override { return true; }
+  int64_t observe_bytes(const Call& call, int id) const override { return cuda::observe_bytes(call, id); }
+  void aside(const Call& call, void* to, int id, void* stream) const override { cuda::run_aside(call, to, id, stream); }
+  void observe(const Call& call, void* aside, void* state, void* partials, int id, void* stream) const override {
+    cuda::run_observe(call, aside, state, partials, id, stream);
   }
   bool capturing(int id, void* stream) const override { return cuda::capturing(id, stream); }
   void fill(void* to, int byte, int64_t bytes, int id, void* stream) const override {

@@ -15,6 +15,11 @@ class Backend {
   virtual Launch prepare(const Request& request, bool again) const = 0;
   virtual void run(Launch& launch, void* tickets, void* workspace) const = 0;
   virtual void mask(const Call& call, uint8_t* bits, int id, void* stream) const = 0;  // mask_launch.h
+  // observe_launch.h; `observes` says whether this backend has them
+  virtual bool observes() const = 0;
+  virtual int64_t observe_bytes(const Call& call, int id) const = 0;
+  virtual void aside(const Call& call, void* to, int id, void* stream) const = 0;
+  virtual void observe(const Call& call, void* aside, void* state, void* partials, int id, void* stream) const = 0;
   virtual bool capturing(int id, void* stream) const = 0;
   virtual void fill(void* to, int byte, int64_t bytes, int id, void* stream) const = 0;  // may be captured
   virtual void upload(void* to, const void* from, int64_t bytes, int id, void* stream) const = 0;

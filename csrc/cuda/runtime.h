@@ -9,6 +9,7 @@
 
 #include "launch.h"
 #include "mask_launch.h"
+#include "observe_launch.h"
 
 namespace geoact::cuda {
 
@@ -25,6 +26,7 @@ const Device& device(int id);  // raises std::runtime_error
 int resident_blocks(const Entry& entry, int threads, int id);  // of the whole device
 void launch(const Entry& entry, int64_t grid, int threads, int id, void* stream, const Plan& plan);
 void launch(MaskKernel kernel, int64_t grid, int threads, int id, void* stream, const MaskPlan& plan);
+void launch(ObserveKernel kernel, int64_t grid, int threads, int id, void* stream, const ObservePlan& plan);
 
 bool capturing(int id, void* stream);
 void fill(void* to, int byte, int64_t bytes, int id, void* stream);            // in the stream's order

@@ -119,6 +119,14 @@ void launch(MaskKernel kernel, int64_t grid, int threads, int id, void* stream, 
         "the kernel could not be launched");
 }
 
+void launch(ObserveKernel kernel, int64_t grid, int threads, int id, void* stream, const ObservePlan& plan) {
+  const On on(id);
+  void* arguments[] = {const_cast<ObservePlan*>(&plan)};
+  check(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), dim3(unsigned(grid)), dim3(unsigned(threads)),
+                         arguments, 0, stream_of(stream)),
+        "the kernel could not be launched");
+}
+
 bool capturing(int id, void* stream) {
   const On on(id);
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;

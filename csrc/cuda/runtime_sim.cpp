@@ -25,6 +25,10 @@ void launch(MaskKernel kernel, int64_t grid, int threads, int, void*, const Mask
   sim::launch(kernel, dim3(unsigned(grid)), dim3(unsigned(threads)), 0, plan);
 }
 
+void launch(ObserveKernel kernel, int64_t grid, int threads, int, void*, const ObservePlan& plan) {
+  sim::launch(kernel, dim3(unsigned(grid)), dim3(unsigned(threads)), 0, plan);
+}
+
 bool capturing(int, void*) { return false; }
 void fill(void* to, int byte, int64_t bytes, int, void*) { std::memset(to, byte, size_t(bytes)); }
 void upload(void* to, const void* from, int64_t bytes, int, void*) { std::memcpy(to, from, size_t(bytes)); }

@@ -7,12 +7,9 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include <type_traits>
-
 #define GEOACT_DYNAMIC_SHARED(type, name)                         \
   extern __shared__ __align__(16) unsigned char geoact_shared_[]; \
   auto* const name = reinterpret_cast<type*>(geoact_shared_)
-#define GEOACT_SHARED(type, name) __shared__ std::type_identity_t<type> name
 
 // The same value, of which the compiler knows nothing: what depends on it cannot be computed earlier and kept.
 __device__ __forceinline__ int computed_here(int v) {

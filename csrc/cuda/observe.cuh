@@ -6,6 +6,8 @@
 // May include: observe_launch.h, storage.cuh, ops/.
 #pragma once
 
+#include <type_traits>
+
 #include "launch.h"
 #include "observe_launch.h"
 #include "storage.cuh"
@@ -15,6 +17,10 @@
 namespace geoact::cuda {
 
 namespace ops = geoact::GEOACT_ISA;
+
+#if defined(__CUDACC__)
+#define GEOACT_SHARED(type, name) __shared__ std::type_identity_t<type> name
+#endif
 
 inline __device__ ops::TierLayout layout_of(const ObservePlan& plan) {
   return ops::TierLayout(plan.histogram != 0, plan.pairs != 0, plan.sketch);
@@ -175,14 +181,14 @@ __global__ void __launch_bounds__(observe_threads) observe(const __grid_constant
     V sums[4] = {};
     const int lane = t % k;
     for (int64_t b = t / k; b * k < plan.columns; b += observe_threads / k) {
-      const int from = lane ^ SketchFold::turn(b, k);
-      const int64_t c = b * k + from;
-      if (c >= plan.columns) continue;
-      const bool minus_s = SketchFold::negative(b, from, 0), minus_t = SketchFold::negative(b, from, 1);
-      for (int side = 0; side < 2; ++side) {
-        const V v = rows[side][c];
-        sums[2 * side] += minus_s ? -v : v;
-        sums[2 * side + 1] += minus_t ? -v : v;
+      for (int set = 0; set < 2; ++set) {
+        const int from = lane ^ SketchFold::turn(b, k, set);
+        if (b * k + from >= plan.columns) continue;
+        const bool minus = SketchFold::negative(b, from, set);
+        for (int side = 0; side < 2; ++side) {
+          const V v = rows[side][b * k + from];
+          sums[2 * side + set] += minus ? -v : v;
+        }
       }
     }
     __syncthreads();

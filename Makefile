@@ -10,7 +10,7 @@
 # and, for the GPU kernels, without a GPU:
 #   make simulate   the CUDA kernels on the simulated device: the tests, in three thread orders, and with sanitizers
 #   make triton     the Triton kernels under Triton's interpreter
-#   make kernels    both compiled for sm_80, 90, 100, 120 and held to the stored report of registers and instructions
+#   make kernels    both compiled (CUDA for sm_90 and 120, Triton also for sm_80 and 100) and held to the stored report of registers and instructions
 # and with one:
 #   make gpu        build for it, test there, measure the GPU bars (downloads nothing)
 PYTHON ?= python3

@@ -59,7 +59,7 @@ def _references() -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     functions: Any = ModuleType("math")
-    functions.erfc, functions.sqrt, functions.pi = torch.erfc, math.sqrt, math.pi
+    functions.erf, functions.erfc, functions.sqrt, functions.pi = torch.erf, torch.erfc, math.sqrt, math.pi
     replaced = {"numpy": stand_in, "numpy.typing": stand_in.typing, "math": functions}
     with mock.patch.dict(sys.modules, replaced):
         spec.loader.exec_module(module)

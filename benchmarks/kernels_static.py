@@ -2,8 +2,9 @@
 
     python benchmarks/kernels_static.py [--triton FOLDER] [--update] [--arch sm_90 ...] [--jobs N]
 
-Compiles every unit that cmake/cuda_units.txt lists for two architectures (or those named), reads the cubins, adds those that Triton
-compiled (a folder of <kernel>-<activation>-<dtype>-sm_<arch>.cubin), and compares with benchmarks/results/kernels.json.
+Compiles every unit that cmake/cuda_units.txt lists for two architectures, or those named, reads the cubins, adds those
+that Triton compiled (a folder of <kernel>-<activation>-<dtype>-sm_<arch>.cubin), and compares with
+benchmarks/results/kernels.json.
 benchmarks/results/kernels_explained.json lists accepted rises. --update stores the table anew instead.
 
 A line of the list is a unit: the path of a .cu file, then its compile definitions as name=value; # begins a comment.

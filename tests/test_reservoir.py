@@ -1,6 +1,8 @@
 """The reservoir: a uniform sample of rows, and what is told from it."""
 
+import copy
 import pickle
+import threading
 
 import geoact
 import numpy as np
@@ -40,10 +42,9 @@ def test_merging_keeps_it_uniform():
     for seed in range(runs):
         parts = []
         for first, rows in ((0, 20), (20, 10)):
-            part = geoact.GeometryStats(reservoir=size, seed=seed if first else seed + runs)
+            part = geoact.GeometryStats(reservoir=size, seed=seed)
             geoact.relu(np.tile(np.arange(first, first + rows, dtype=float)[:, None], (1, 2)), stats=part)
             parts.append(part)
-        parts[0]._reservoir.seed = parts[1]._reservoir.seed
         merged = parts[0]._reservoir.merged(parts[1]._reservoir)
         assert merged.seen == 30
         assert merged.kept == size
@@ -145,6 +146,36 @@ def test_a_failed_call_leaves_it_as_it_was():
         geoact.relu(np.ones((2, 4)), stats=stats)
     assert stats.reservoir.seen == 40
     np.testing.assert_array_equal(stats.reservoir.x, before)
+
+
+def test_threads_that_share_it_lose_nothing():
+    stats = geoact.GeometryStats(reservoir=16)
+    x = np.random.default_rng(0).standard_normal((100, 5))
+
+    def work():
+        for _ in range(10):
+            geoact.sigmoid(x, stats=stats)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert stats.reservoir.seen == 6000
+    assert stats.reservoir.kept == 16
+    assert stats.calls == 60
+
+
+def test_a_copy_has_a_reservoir_of_its_own():
+    stats = geoact.GeometryStats(reservoir=8)
+    for twin in (copy.copy(stats), copy.deepcopy(stats), stats.copy()):
+        geoact.relu(np.ones((20, 3)), stats=twin)
+    assert stats.reservoir.seen == 0
+
+
+def test_other_seeds_do_not_merge():
+    with pytest.raises(ValueError, match="other has seed=1, this one 0"):
+        geoact.GeometryStats(reservoir=8) + geoact.GeometryStats(reservoir=8, seed=1)
 
 
 def test_too_few_rows_are_named():

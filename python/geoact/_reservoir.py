@@ -7,6 +7,7 @@ samples at every layer. Nothing is read but the rows that are kept. Post-hoc mea
 from __future__ import annotations
 
 import math
+import threading
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class Reservoir:
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self.size, self.seed = size, seed
+        self.lock = threading.RLock()  # from the choice of a call's rows until they are kept
         self.reset()
 
     def reset(self) -> None:
@@ -110,6 +112,8 @@ class Reservoir:
 
     def merged(self, other: Reservoir) -> Reservoir:
         """A uniform sample of the rows of both."""
+        if other.seed != self.seed:
+            raise ValueError(f"other has seed={other.seed}, this one {self.seed}; only like statistics merge")
         if other.size != self.size:
             raise ValueError(f"other has reservoir={other.size}, this one {self.size}; only like statistics merge")
         if self.kept and other.kept and self.channels != other.channels:
@@ -141,7 +145,12 @@ class Reservoir:
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_rows": [(_on_host(x), _on_host(y)) for x, y in self._rows]}
+        state = {**self.__dict__, "_rows": [(_on_host(x), _on_host(y)) for x, y in self._rows]}
+        del state["lock"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, lock=threading.RLock())
 
     # --- what rows tell ---
 

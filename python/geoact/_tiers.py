@@ -105,6 +105,8 @@ def _quantile(counts: Array, low: Array, high: Array, q: float) -> float:
     at = _bucket(counts, q)
     if at is None:
         return float("nan")
+    if max(-low[at], high[at]) <= 2.0**LEAST:
+        return 0.0  # zero, and what no bucket tells from it
     if not np.isfinite(low[at]) or not np.isfinite(high[at]):
         return float(high[at] if np.isinf(high[at]) else low[at])
     share = (q * counts.sum() - counts[:at].sum()) / counts[at]

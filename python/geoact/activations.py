@@ -8,6 +8,7 @@ in the documentation are generated from these rows. Every public name here is re
 from __future__ import annotations
 
 import inspect as _inspect
+import math as _math
 from collections.abc import Callable as _Callable
 from dataclasses import dataclass as _dataclass
 from dataclasses import field as _field
@@ -446,6 +447,7 @@ acon_c = Activation(
     size=_ref.acon_c_size,
     source="Ma, Zhang, Liu, Sun (2021), Activate or not: learning customized activation.",
 )
+_XIELU = _math.log(_math.expm1(0.8))  # whose softplus is .8, where the paper starts
 xielu = Activation(
     "xielu",
     "a x^2 + beta x if x > 0 else (beta + b) (exp(min(x, eps)) - 1 - x) + beta x; "
@@ -453,8 +455,8 @@ xielu = Activation(
     _ref.xielu,
     _ref.xielu_slope,
     (
-        Parameter("alpha_p", None, f"curvature for x > 0, before softplus: {_PER_CHANNEL}"),
-        Parameter("alpha_n", None, f"curvature for x <= 0, before softplus: {_PER_CHANNEL}"),
+        Parameter("alpha_p", _XIELU, f"curvature for x > 0, before softplus: {_PER_CHANNEL}"),
+        Parameter("alpha_n", _XIELU, f"curvature for x <= 0, before softplus: {_PER_CHANNEL}"),
         Parameter("beta", 0.5, "slope at 0"),
         Parameter("eps", -1e-6, "x above which exp(x) is held, at most 0"),
     ),

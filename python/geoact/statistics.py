@@ -349,10 +349,14 @@ class _Statistics(Numbered, ABC):
             "enabled": self.enabled,
         }
 
+    def _restore(self, settings: dict[str, Any]) -> None:
+        """Begin anew with the settings of a pickle."""
+        _Statistics.__init__(self, **settings)
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         if state.get("schema") != _SCHEMA:
             raise ValueError(f"pickle of schema {state.get('schema')!r}; this version reads {_SCHEMA}")
-        type(self).__init__(self, **state["settings"])
+        self._restore(state["settings"])
         self._accumulator.set_cells(state["cells"], state["dtype"], state.get("calls", 0))
         self._accumulator.set_tier_cells(state.get("tiers", np.empty(0)))  # those of 0.1 have no tiers
         self._reservoir = state.get("reservoir")
@@ -462,6 +466,12 @@ class GeometryStats(_Statistics):
             asked.update(reservoir=self._reservoir.size, seed=self._seed)
         return {**super()._settings(), **{name: value for name, value in asked.items() if value}}
 
+    def _restore(self, settings: dict[str, Any]) -> None:
+        GeometryStats.__init__(self, **settings)
+
+    def __copy__(self) -> GeometryStats:
+        return self.copy()
+
     # --- the opt-in tiers ---
 
     def _unpacked(self) -> dict[str, npt.NDArray[np.float64]]:
@@ -505,26 +515,29 @@ class GeometryStats(_Statistics):
     def _keeping(self, x: Any, call: Callable[[], Any]) -> Any:  # noqa: ANN401
         """Run a call on x and keep rows of it; those of x are taken first, for y may overwrite them."""
         reservoir = self.reservoir
-        if not self.enabled:
-            return call()
-        shape = getattr(x, "shape", ())
-        if len(shape) < 2 or not -len(shape) <= self._channel_axis < len(shape):
+        if not self.enabled or not hasattr(x, "shape"):
+            return call()  # which says what x must be
+        shape = x.shape
+        if len(shape) < 2:
             raise ValueError(
-                f"stats was made with reservoir={reservoir.size}, channel_axis={self._channel_axis}, which keeps rows, "
-                f"but x has shape {tuple(shape)} (accepted: two axes or more)"
+                f"stats was made with reservoir={reservoir.size}, which keeps rows, but x has shape {tuple(shape)} "
+                "(accepted: two axes or more)"
             )
+        if not -len(shape) <= self._channel_axis < len(shape):
+            raise ValueError(f"stats was made with channel_axis={self._channel_axis}, but x has shape {tuple(shape)}")
         channels = shape[self._channel_axis]
-        if reservoir.channels not in (0, channels):
-            raise ValueError(f"stats keeps rows of {reservoir.channels} channels, but x has {channels}")
         rows = math.prod(shape) // channels if channels else 0
-        plan = reservoir.plan(rows)
-        if plan is None:
+        with reservoir.lock:  # threads that share it take turns
+            if reservoir.channels not in (0, channels):
+                raise ValueError(f"stats keeps rows of {reservoir.channels} channels, but x has {channels}")
+            plan = reservoir.plan(rows)
+            if plan is None:
+                y = call()
+                reservoir.pass_over(rows)
+                return y
+            before = plan.take(x, self._channel_axis)
             y = call()
-            reservoir.pass_over(rows)
-            return y
-        before = plan.take(x, self._channel_axis)
-        y = call()
-        plan.carry_out(before, plan.take(y, self._channel_axis))
+            plan.carry_out(before, plan.take(y, self._channel_axis))
         return y
 
     def _tier_rows(self) -> dict[str, Tier]:

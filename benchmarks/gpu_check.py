@@ -39,16 +39,24 @@ def _numpy_stand_in() -> ModuleType:
     np.float64, np.nan = float, math.nan
     np.asarray = lambda x, dtype=None: x
     np.where = lambda condition, a, b: torch.where(condition, wide(a, condition), wide(b, condition))
-    np.maximum = lambda x, low: torch.clamp(x, min=low)
-    np.minimum = lambda x, high: torch.clamp(x, max=high)
+    np.maximum = lambda x, low: torch.clamp(_tensor(x), min=low)
+    np.minimum = lambda x, high: torch.clamp(_tensor(x), max=high)
     np.clip = torch.clamp
-    np.isnan, np.abs, np.exp, np.expm1, np.log1p, np.tanh = (
-        getattr(torch, name) for name in ("isnan", "abs", "exp", "expm1", "log1p", "tanh")
-    )
+    for name in ("isnan", "abs", "exp", "expm1", "log1p", "tanh"):
+        setattr(np, name, _of_tensor(getattr(torch, name)))
     np.vectorize = lambda function, otypes: function
     np.typing = ModuleType("numpy.typing")
     np.typing.NDArray = {float: float}
     return np
+
+
+def _tensor(v: Any) -> Tensor:
+    """A parameter that is a number, as a tensor."""
+    return v if isinstance(v, Tensor) else torch.tensor(float(v), dtype=torch.float64)
+
+
+def _of_tensor(function: Callable[[Tensor], Tensor]) -> Callable[[Any], Tensor]:
+    return lambda v: function(_tensor(v))
 
 
 @lru_cache
@@ -69,6 +77,12 @@ def _references() -> ModuleType:
 def value(row: geoact.Activation) -> Callable[..., Tensor]:
     """F of a float64 tensor."""
     return getattr(_references(), row.value.__name__)
+
+
+def size(row: geoact.Activation) -> Callable[..., Tensor]:
+    """Of a row whose value is a sum that may cancel: its largest term."""
+    assert row.size is not None
+    return getattr(_references(), row.size.__name__)
 
 
 def slope(row: geoact.Activation) -> Callable[..., Tensor]:
@@ -104,9 +118,12 @@ def worst_error(row: geoact.Activation, x: Tensor, y: Tensor, values: tuple[Any,
     flat_x, flat_y = x.reshape(-1), y.reshape(-1)
     for start in range(0, flat_x.numel(), PART):
         part = slice(start, start + PART)
-        local = (v.reshape(-1)[part] if isinstance(v, Tensor) else v for v in rounded)
+        local = tuple(v.reshape(-1)[part] if isinstance(v, Tensor) else v for v in rounded)
         expected, actual = function(flat_x[part].double(), *local), flat_y[part].double()
-        error = ((actual - expected).abs() / unit(expected, y.dtype)).nan_to_num(nan=math.inf)
+        largest = expected if row.size is None else size(row)(flat_x[part].double(), *local)
+        error = ((actual - expected).abs() / unit(torch.maximum(largest.abs(), expected.abs()), y.dtype)).nan_to_num(
+            nan=math.inf
+        )
         equal = (actual == expected) | (actual.isnan() & expected.isnan())
         worst = max(worst, float(torch.where(equal, torch.zeros_like(error), error).max()))
     return worst
@@ -227,7 +244,7 @@ def check_parameter_gradient(
     if weight.numel() > 1:
         shape[axis] = -1
     along = weight.double().reshape(shape)
-    each = dy.double() * PARAMETER_SLOPES[row.name](x.double(), along)
+    each = dy.double() * PARAMETER_SLOPES[row.name](x.double(), along)[0]
     dims = kept_axes(x, "channel" if weight.numel() > 1 else "tensor", axis)
     expected, size = each.sum(dims).reshape(-1), each.abs().sum(dims).reshape(-1)
     allowed = 1e-6 * size + float(torch.finfo(gradient.dtype).eps) * expected.abs()

@@ -26,7 +26,7 @@ def _with(case, stats, gradient_stats):
 
 
 def _tensors(case, dtype):
-    return arguments(case, dtype, channels=4) if case.row.trainable else ()
+    return arguments(case, dtype, channels=4)[: case.row.trainable]
 
 
 def _same_cells(a, b):

@@ -212,12 +212,13 @@ def test_wrong_out_is_named_and_nothing_changes(x, out, message):
 @each_trained
 def test_backward_of_the_row_into_out(case):
     x, dy, weight = tensor(3, 4), tensor(3, 4, seed=1), torch.full((4,), 0.3)
-    dx, dweight = case.row.backward(dy, weight, x=x)
+    dx, dweight, *others = case.row.backward(dy, weight, x=x)
     version = dy._version
-    again, dagain = case.row.backward(dy, weight, x=x, out=dy)
+    again, dagain, *others_again = case.row.backward(dy, weight, x=x, out=dy)
     assert (again is dy, dy._version) == (True, version + 1)
     same_bits(again, dx)
     same_bits(dagain, dweight)
+    assert others == others_again
     assert dweight.shape == (4,)
 
 

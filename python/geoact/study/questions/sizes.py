@@ -31,10 +31,10 @@ class Sizes:
 
     # Trained networks.
     trained_data: tuple[str, ...] = ("moons", "circles", "spirals", "digits")
-    trained_depths: tuple[int, ...] = (2, 4, 8, 16)
+    trained_depths: tuple[int, ...] = (2, 4, 16)
     trained_width: int = 32
-    trained_widths: tuple[int, ...] = (8, 128)
-    methods: tuple[tuple[str, tuple[float, ...]], ...] = (("Adam", ADAM_RATES), ("SGD", SGD_RATES))
+    trained_widths: tuple[int, ...] = ()
+    methods: tuple[tuple[str, tuple[float, ...]], ...] = (("Adam", ADAM_RATES),)
     plane_epochs: int = 30
     digits_epochs: int = 10
     batch: int = 50

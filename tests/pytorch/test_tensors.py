@@ -48,6 +48,20 @@ def test_autocast_gives_the_dtype_of_torch(case, dtype, lower):
     torch.compiler.reset()
 
 
+@pytest.mark.parametrize("name", ["swish", "acon_c", "xielu", "dyt", "derf"])
+def test_trained_parameters_follow_x_under_autocast(name):
+    row = geoact.get(name)
+    values = [torch.nn.Parameter(torch.full((4,), 0.4)) for _ in range(row.trainable)]
+    layer = torch.nn.Linear(3, 4)
+    for function in (row, torch.compile(row, backend="eager")):
+        with torch.autocast("cpu", torch.bfloat16):
+            y = function(layer(torch.randn(5, 3)).detach(), *values)
+        assert y.dtype == torch.bfloat16
+        y.float().sum().backward()
+        assert all(v.grad.dtype == torch.float32 for v in values)
+    torch.compiler.reset()
+
+
 def test_autocast_leaves_a_mixed_float64_weight_to_the_error_of_mixed_dtypes():
     with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match="weight is float64"):
         functional.prelu(tensor(3, 4), torch.rand(4).double())

@@ -77,17 +77,20 @@ def filled(values: tuple[Any, ...], weights: tuple[Any, ...]) -> tuple[Any, ...]
 def autocast(row: Activation, x: torch.Tensor, values: tuple[Any, ...]) -> tuple[torch.Tensor, tuple[Any, ...]]:
     """What torch's autocast does before its own function of this name: prelu runs in the lower precision.
 
+    Of activations that torch has not, trained parameters follow x, which the layer before has made narrow or not.
     Source: the op lists of torch.amp, checked against torch itself in tests/pytorch/test_tensors.py.
     """
     device = x.device.type
-    if row.name != "prelu" or device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
+    if not row.trainable or device not in ("cpu", "cuda") or not torch.is_autocast_enabled(device):
         return x, values
-    dtype = torch.get_autocast_dtype(device)
+    dtype = torch.get_autocast_dtype(device) if row.name == "prelu" else x.dtype
 
     def cast(value: Any) -> Any:  # noqa: ANN401
         eligible = isinstance(value, torch.Tensor) and value.is_floating_point() and value.dtype != torch.float64
         return value.to(dtype) if eligible else value
 
+    if dtype == torch.float64:
+        return x, values
     return cast(x), tuple(cast(v) for v in values)
 
 

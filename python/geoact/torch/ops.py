@@ -103,7 +103,7 @@ class _Row:
             self._back_measured_autograd,
             self._unmeasured_batched,
         )
-        if row.name == "prelu":
+        if row.trainable:
             for name in (self.plain, self.measured):
                 for key in ("AutocastCPU", "AutocastCUDA"):
                     _LIBRARY.impl(name, functools.partial(self._autocast, name, key), key)
@@ -161,10 +161,11 @@ class _Row:
 
     # --- autocast ---
 
-    def _autocast(self, name: str, key: str, x: Tensor, weight: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
-        x, (weight,) = autograd.autocast(self.row, x, (weight,))
+    def _autocast(self, name: str, key: str, x: Tensor, *arguments: Any) -> Tensor:  # noqa: ANN401
+        trained = self.row.trainable
+        x, weights = autograd.autocast(self.row, x, arguments[:trained])
         with torch._C._ExcludeDispatchKeyGuard(torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))):
-            y: Tensor = self._op(name)(x, weight, *arguments)
+            y: Tensor = self._op(name)(x, *weights, *arguments[trained:])
         return y
 
     # --- shapes ---

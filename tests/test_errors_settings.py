@@ -99,7 +99,7 @@ def test_stats_must_name_an_axis_of_x(per, axis):
             (ValueError, "^saturation must lie strictly between 0 and 1", {"saturation": s})
             for s in (0, 1, -0.1, 2.0, np.nan, np.inf)
         ),
-        (TypeError, "unexpected keyword argument 'histogram'", {"histogram": True}),
+        (TypeError, "unexpected keyword argument 'quantiles'", {"quantiles": True}),
     ],
     ids=str,
 )

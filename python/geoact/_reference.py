@@ -182,7 +182,8 @@ def xielu_size(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter
 
 def xielu_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:
     b, ramp = beta + _softplus_of(alpha_n), np.where(x < eps, np.expm1(np.minimum(x, 0)), -1.0)
-    return np.asarray(np.where(x > 0, 2 * _softplus_of(alpha_p) * x + beta, b * ramp + beta))
+    slope = np.where(x > 0, 2 * _softplus_of(alpha_p) * x + beta, b * ramp + beta)
+    return np.asarray(np.where(np.isnan(x), x, slope))
 
 
 def xielu_alpha_p_slope(x: Array, alpha_p: Parameter, alpha_n: Parameter, beta: Parameter, eps: Parameter) -> Array:

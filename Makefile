@@ -96,7 +96,7 @@ instructions: $(VENV)/dev
 	$(BIN)/python -m geoact.bench.instructions benchmarks/instructions_suite.py $(INSTRUCTIONS_ARGUMENTS)
 
 # The files that say what geoact computes; the others are about threads, packages and commands.
-COMPUTED := $(addprefix tests/test_,values.py backward.py merge.py oracles.py errors.py layout.py masks.py statistics.py promises.py)
+COMPUTED := $(addprefix tests/test_,values.py backward.py merge.py oracles.py errors.py layout.py masks.py statistics.py)
 SIMULATED := GEOACT_TEST_BACKEND=cusim $(BIN)/pytest -q
 
 simulate: $(VENV)/dev

@@ -190,6 +190,17 @@ def test_too_few_rows_are_named():
         stats.reservoir.rankme("z")
 
 
+def test_activation_checkpointing_keeps_rows_once():
+    torch = pytest.importorskip("torch")
+    from torch.utils.checkpoint import checkpoint
+
+    stats = geoact.GeometryStats(reservoir=8)
+    x = torch.randn(20, 5, requires_grad=True)
+    checkpoint(lambda z: geoact.silu(z, stats=stats), x, use_reentrant=False).sum().backward()
+    assert stats.reservoir.seen == 20
+    assert stats.calls == 1
+
+
 def test_torch_rows_are_kept_without_a_graph():
     torch = pytest.importorskip("torch")
     stats = geoact.GeometryStats(channel_axis=1, reservoir=8)

@@ -5,7 +5,8 @@ import pickle
 import geoact
 import numpy as np
 import pytest
-from geoact import _tiers
+from geoact import _core, _tiers
+from support.cases import DTYPES
 
 SHAPES = [
     ((300, 70), -1),
@@ -77,7 +78,7 @@ def counted(values):
     return counts
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 @pytest.mark.parametrize(("shape", "axis"), [*SHAPES, ((40,), -1), ((), -1)])
 def test_a_histogram_counts_every_value(shape, axis, dtype):
     x = np.asarray(drawn(shape, dtype=dtype))
@@ -86,7 +87,8 @@ def test_a_histogram_counts_every_value(shape, axis, dtype):
     stats = everything(axis, histogram="all")
     y = geoact.silu(x, stats=stats)
     for array, histogram in ((x, stats.histogram_x), (y, stats.histogram_y)):
-        finite = array[~np.isnan(array)].astype(np.float64)
+        array = array.astype(np.float64)
+        finite = array[~np.isnan(array)]
         np.testing.assert_array_equal(histogram.counts, counted(finite))
         assert histogram.nan == np.isnan(array).sum()
 
@@ -130,6 +132,52 @@ def test_a_sketch_of_data_far_from_zero_loses_nothing():
     geoact.relu((base + 10).astype(np.float64), stats=near)
     geoact.relu((base + 1e6).astype(np.float64), stats=far)
     assert far.sketch.participation_ratio() == pytest.approx(near.sketch.participation_ratio(), rel=1e-8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+@pytest.mark.parametrize(("shape", "axis"), [((71, 300), -1), ((5, 60, 3, 7), 1)])
+def test_every_instruction_set_measures_the_same(shape, axis, dtype):
+    """Counts exactly, sums to 1e-6: y is exact in every instruction set where the activation is."""
+    x, found = drawn(shape, dtype=dtype), {}
+    active = geoact.isa()
+    try:
+        for isa in _core.supported_isas():
+            geoact.set_isa(isa)
+            stats = everything(axis)
+            geoact.leaky_relu(x, negative_slope=0.25, stats=stats)
+            found[isa] = record(stats)
+    finally:
+        geoact.set_isa(active)
+    first, *others = found.values()
+    for other in others:
+        for name, cells in first.items():
+            if name.startswith("histogram") or name.endswith(("count", "identical", "collisions", "rows", "nonfinite")):
+                np.testing.assert_array_equal(other[name], cells, err_msg=name)
+            elif not name.endswith("_ratio") or "least" in name or "greatest" in name:
+                size = np.sqrt(np.mean(np.square(cells)))
+                np.testing.assert_allclose(other[name], cells, rtol=1e-5, atol=1e-5 * size, err_msg=name)
+            else:  # a ratio at the edge of its bucket may fall on either side
+                assert np.abs(np.cumsum(other[name] - cells)).max() <= 2, name
+
+
+@pytest.mark.parametrize("per", ["tensor", "channel", "row"])
+@pytest.mark.parametrize("histogram", [True, "all"])
+@pytest.mark.parametrize("shape", [(200_001,), (3, 150_000), (2, 3, 70_001)])
+def test_rows_longer_than_a_block_are_cut_for_histograms(shape, histogram, per):
+    x = drawn(shape)
+    stats, plain = everything(-1, per, histogram=histogram), geoact.GeometryStats(per=per)
+    y, same = geoact.relu(x, stats=stats), geoact.relu(x, stats=plain)
+    np.testing.assert_array_equal(y, same)
+    rows = rows_of(x, -1)
+    r, c = np.indices(rows.shape)
+    chosen = (c // 16 + r) % _tiers.SAMPLED_EVERY == 0 if histogram is True else np.ones(rows.shape, bool)
+    np.testing.assert_array_equal(stats.histogram_x.counts, counted(rows[chosen]))
+    for name in ("n", "positive", "mean_x", "m2_y"):
+        np.testing.assert_allclose(stats.cells()[name], plain.cells()[name], rtol=1e-5, atol=1e-9, err_msg=name)
+    z = x.copy()
+    again = everything(-1, per, histogram=histogram)
+    geoact.relu(z, out=z, stats=again)
+    np.testing.assert_array_equal(again.histogram_y.counts, stats.histogram_y.counts)
 
 
 # --- what theory expects of sketches -------------------------------------------------------------------------
@@ -446,9 +494,14 @@ def test_what_was_not_asked_for_says_how_to_ask():
         everything().histogram_x.quantile(1.5)
 
 
+@pytest.mark.parametrize("asked", [{"histogram": True}, {"pairs": True}, {"sketch": 32}, {"reservoir": 4}], ids=str)
 @pytest.mark.parametrize(
-    "call", [geoact.masks.relu, lambda x, stats: geoact.swiglu(x, x.copy(), stats=stats)], ids=["mask", "gate"]
+    "call",
+    [geoact.masks.relu, lambda x, stats: geoact.swiglu(x, x.copy(), stats=stats)],
+    ids=["mask", "gate"],
 )
-def test_calls_that_do_not_measure_tiers_say_so(call):
-    with pytest.raises(ValueError, match="histogram=, pairs= or sketch="):
-        call(drawn((4, 8)), stats=everything())
+def test_calls_that_do_not_measure_tiers_say_so(call, asked):
+    stats = geoact.GeometryStats(**asked)
+    with pytest.raises(ValueError, match=f"stats was made with {next(iter(asked))}=.* does not measure"):
+        call(drawn((4, 8)), stats=stats)
+    assert stats.calls == 0

@@ -22,34 +22,41 @@ scalar::TierLayout layout_of(const Tiers& tiers) {
   return {tiers.histogram != Histogram::none, tiers.pairs, tiers.sketch};
 }
 
-// The axes of rows in C order, and how they are cut: everything of the axes below `axis`, `step` of that one, one of
-// those above it.
+// How a call is cut into blocks: of the axes of rows, in C order, everything below axes[at], `step` of that one, one of
+// those above it. Where nothing needs whole rows, a row that is too long is cut as well.
 struct Cut {
   int axes[max_rank];
   int rank = 0;
   int at = 0;                          // in `axes`
   int64_t step = 1, pieces = 1;        // of axes[at]
   int64_t blocks = 1, rows_below = 1;  // rows of one step
+  int64_t columns, column_pieces = 1;  // of a block; of a row
 };
 
-Cut cut_of(const Call& call, int64_t columns) {
+Cut cut_of(const Call& call) {
   Cut cut;
   for (int i = 0; i < call.rank; ++i)
     if (i != call.tiers.channel_axis) {
       cut.axes[cut.rank++] = i;
       cut.rows_below *= call.shape[i];
     }
-  if (cut.rank == 0) return cut;
   const int64_t budget = call.groups > 1 ? block_elements_of_channels : block_elements;
-  for (cut.at = 0; cut.at < cut.rank; ++cut.at) {
-    cut.rows_below /= call.shape[cut.axes[cut.at]];
-    if (cut.rows_below * columns <= budget || cut.at + 1 == cut.rank) break;
+  const int64_t whole_row = call.rank ? call.shape[call.tiers.channel_axis] : 1;
+  static_assert(block_elements % (scalar::SampledRuns::run * scalar::SampledRuns::every) == 0);
+  cut.columns = call.tiers.of_rows() ? whole_row : std::min(whole_row, budget);
+  cut.column_pieces = (whole_row + cut.columns - 1) / cut.columns;
+  if (cut.rank) {
+    for (cut.at = 0; cut.at < cut.rank; ++cut.at) {
+      cut.rows_below /= call.shape[cut.axes[cut.at]];
+      if (cut.rows_below * whole_row <= budget || cut.at + 1 == cut.rank) break;
+    }
+    const int64_t size = call.shape[cut.axes[cut.at]];
+    cut.step = std::clamp<int64_t>(budget / std::max<int64_t>(1, cut.rows_below * whole_row), 1, size);
+    // Blocks begin at even rows, as pairs do.
+    if (call.tiers.of_rows() && cut.step % 2 && cut.step < size) ++cut.step;
+    cut.pieces = (size + cut.step - 1) / cut.step;
   }
-  const int64_t size = call.shape[cut.axes[cut.at]];
-  cut.step = std::clamp<int64_t>(budget / std::max<int64_t>(1, cut.rows_below * columns), 1, size);
-  if (cut.step % 2 && cut.step < size) ++cut.step;  // blocks begin at even rows, as pairs do
-  cut.pieces = (size + cut.step - 1) / cut.step;
-  cut.blocks = cut.pieces;
+  cut.blocks = cut.column_pieces * cut.pieces;
   for (int i = 0; i < cut.at; ++i) cut.blocks *= call.shape[cut.axes[i]];
   return cut;
 }
@@ -110,7 +117,7 @@ struct Work {
   const Call* call;
   const Kernels* kernels;
   Cut cut;
-  int64_t columns, jobs, per_job;
+  int64_t jobs, per_job;
   int64_t cells_size;     // doubles of one job's records of groups
   double *cells, *tiers;  // of all jobs; cells of the call itself where jobs share no group
   int64_t tiers_size;
@@ -119,78 +126,100 @@ struct Work {
   int compute_size;
 };
 
-void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std::unique_ptr<char[]>& copy) {
-  const Call& whole = *work.call;
-  const Cut& cut = work.cut;
-  Call call = whole;
-  RowBlock block;
-  int64_t start[max_rank] = {}, row = 0, rest = index / cut.pieces;
-  for (int i = cut.at - 1; i >= 0; --i) {
-    start[i] = rest % whole.shape[cut.axes[i]];
-    rest /= whole.shape[cut.axes[i]];
+// The part of the call that a block is, and the first of its groups.
+struct Part {
+  Call call;
+  int64_t group = 0, first_row = 0;
+
+  Part(const Work& work, int64_t index) : call(*work.call) {
+    const Cut& cut = work.cut;
+    const int64_t column = index % cut.column_pieces * cut.columns;
+    index /= cut.column_pieces;
+    if (call.rank) {
+      const int channel = call.tiers.channel_axis;
+      const int64_t columns = std::min(cut.columns, call.shape[channel] - column);
+      narrow(work, channel, column, columns);
+    }
+    int64_t rows_in = cut.rows_below;
+    for (int i = cut.at; i >= 0 && cut.rank; --i) {
+      const int axis = cut.axes[i];
+      const int64_t size = call.shape[axis], pieces = i == cut.at ? cut.pieces : size;
+      const int64_t step = i == cut.at ? cut.step : 1, start = index % pieces * step;
+      index /= pieces;
+      first_row += start * rows_in;
+      rows_in *= size;
+      narrow(work, axis, start, std::min(step, size - start));
+    }
   }
-  int64_t rows_in = cut.rows_below;
-  if (cut.rank) start[cut.at] = index % cut.pieces * cut.step;
-  for (int i = cut.at; i >= 0 && cut.rank; --i) {
-    row += start[i] * rows_in;
-    rows_in *= whole.shape[cut.axes[i]];
-  }
-  int64_t group = 0;
-  for (int i = 0; i <= cut.at && cut.rank; ++i) {
-    const int axis = cut.axes[i];
-    call.shape[axis] = i < cut.at ? 1 : std::min(cut.step, whole.shape[axis] - start[i]);
-    call.in[0].data += start[i] * whole.in[0].stride[axis];
-    call.out[0].data += start[i] * whole.out[0].stride[axis];
-    group += start[i] * whole.group_stride[axis];
+
+ private:
+  void narrow(const Work& work, int axis, int64_t start, int64_t size) {
+    call.shape[axis] = size;
+    call.in[0].data += start * call.in[0].stride[axis];
+    call.out[0].data += start * call.out[0].stride[axis];
+    group += start * call.group_stride[axis];
     for (int k = 0; k < max_parameters; ++k)
-      if (whole.parameter_varies[k])
+      if (call.parameter_varies[k])
         call.parameter[k] =
-            static_cast<const char*>(call.parameter[k]) + start[i] * whole.parameter_step[axis] * work.compute_size;
+            static_cast<const char*>(call.parameter[k]) + start * call.parameter_step[axis] * work.compute_size;
   }
-  const int item = work.kernels->item_size;
-  block.columns = work.columns;
-  block.first_row = row;
-  block.at[0] = call.in[0].data, block.at[1] = call.out[0].data;
-  const int channel = whole.tiers.channel_axis;
-  for (int side = 0; side < 2; ++side)
-    block.column_stride[side] = whole.rank ? (side ? whole.out[0] : whole.in[0]).stride[channel] : item;
+};
+
+RowBlock rows_of(const Part& part, const Cut& cut, int item) {
+  const Call& call = part.call;
+  const Array* const array[2] = {&call.in[0], &call.out[0]};
+  RowBlock block;
+  block.first_row = part.first_row;
+  block.columns = call.rank ? call.shape[call.tiers.channel_axis] : 1;
+  for (int side = 0; side < 2; ++side) {
+    block.at[side] = array[side]->data;
+    block.column_stride[side] = call.rank ? array[side]->stride[call.tiers.channel_axis] : item;
+  }
   for (int i = 0; i < cut.rank; ++i) {
     const int axis = cut.axes[i];
     if (call.shape[axis] == 1) continue;
     block.size[block.rank] = call.shape[axis];
-    for (int side = 0; side < 2; ++side)
-      block.stride[side][block.rank] = (side ? whole.out[0] : whole.in[0]).stride[axis];
+    for (int side = 0; side < 2; ++side) block.stride[side][block.rank] = array[side]->stride[axis];
     block.rows *= call.shape[axis];
     ++block.rank;
   }
-  if (whole.in_place) {  // x as it was
-    if (!copy) copy.reset(new char[size_t(cut.step * cut.rows_below * block.columns * item)]);
-    char* to = copy.get();
-    int64_t at[max_rank] = {};
-    const char* from = block.at[0];
-    for (int64_t r = 0; r < block.rows; ++r) {
-      if (block.column_stride[0] == item)
-        std::memcpy(to, from, size_t(block.columns * item));
-      else
-        for (int64_t c = 0; c < block.columns; ++c)
-          std::memcpy(to + c * item, from + c * block.column_stride[0], size_t(item));
-      to += block.columns * item;
-      for (int i = block.rank - 1; i >= 0; --i) {
-        from += block.stride[0][i];
-        if (++at[i] < block.size[i]) break;
-        from -= block.stride[0][i] * block.size[i];
-        at[i] = 0;
-      }
-    }
-    block.at[0] = copy.get();
-    block.column_stride[0] = item;
-    int64_t stride = block.columns * item;
+  return block;
+}
+
+// x as it is before y overwrites it: the block then looks at a copy.
+void set_aside(RowBlock& block, char* copy, int item) {
+  char* to = copy;
+  int64_t at[max_rank] = {};
+  const char* from = block.at[0];
+  for (int64_t r = 0; r < block.rows; ++r) {
+    for (int64_t c = 0; c < block.columns; ++c, to += item)
+      std::memcpy(to, from + c * block.column_stride[0], size_t(item));
     for (int i = block.rank - 1; i >= 0; --i) {
-      block.stride[0][i] = stride;
-      stride *= block.size[i];
+      from += block.stride[0][i];
+      if (++at[i] < block.size[i]) break;
+      from -= block.stride[0][i] * block.size[i];
+      at[i] = 0;
     }
   }
-  Task task = task_of(call, cells ? cells + group : nullptr);
+  block.at[0] = copy;
+  block.column_stride[0] = item;
+  int64_t stride = block.columns * item;
+  for (int i = block.rank - 1; i >= 0; --i) {
+    block.stride[0][i] = stride;
+    stride *= block.size[i];
+  }
+}
+
+void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std::unique_ptr<char[]>& copy) {
+  const Part part(work, index);
+  const Cut& cut = work.cut;
+  const int item = work.kernels->item_size;
+  RowBlock block = rows_of(part, cut, item);
+  if (part.call.in_place) {
+    if (!copy) copy.reset(new char[size_t(cut.step * cut.rows_below * cut.columns * item)]);
+    set_aside(block, copy.get(), item);
+  }
+  Task task = task_of(part.call, cells ? cells + part.group : nullptr);
   task.scratch = thread_scratch();
   work.kernels->run(task);
   work.kernels->observe(block, job);
@@ -213,7 +242,7 @@ void run_job(void* context, int64_t i) {
   job.counters = counters.data();
   const Aligned buffer(int64_t(TierJob::buffer_rows + 3) * numbers * work.compute_size);
   job.buffer = buffer.data();
-  job.room_columns = work.columns + padding;
+  job.room_columns = work.cut.columns + padding;
   std::unique_ptr<char[]> room(new char[size_t(4 * job.room_columns * item)]);
   job.room = room.get();
   std::unique_ptr<char[]> copy;
@@ -271,25 +300,24 @@ void execute_tiered(const Call& call, double* cells, double* tier_cells) {
   Work work{};
   work.call = &call;
   work.kernels = &kernels;
-  work.columns = call.rank ? call.shape[call.tiers.channel_axis] : 1;
-  work.cut = cut_of(call, work.columns);
+  work.cut = cut_of(call);
   work.per_job = (work.cut.blocks + most_jobs - 1) / most_jobs;
   // Jobs begin at even rows: where an index of the axes above has an odd number of rows, at every other one.
   const bool odd = work.cut.rank && work.cut.rows_below * call.shape[work.cut.axes[work.cut.at]] % 2;
-  if (odd) work.per_job = (work.per_job + 2 * work.cut.pieces - 1) / (2 * work.cut.pieces) * (2 * work.cut.pieces);
+  if (odd && call.tiers.of_rows())
+    work.per_job = (work.per_job + 2 * work.cut.pieces - 1) / (2 * work.cut.pieces) * (2 * work.cut.pieces);
   work.jobs = (work.cut.blocks + work.per_job - 1) / work.per_job;
   work.tiers_size = layout.size;
   work.compute_size = kernels.item_size == 8 ? 8 : 4;
-  // Rows belong to one job each; all other groups are met by all jobs.
-  work.disjoint = false;
-  if (call.groups > 1) {
-    work.disjoint = true;
+  // Whole rows belong to one job each; all other groups are met by all jobs.
+  work.disjoint = call.groups > 1 && work.cut.column_pieces == 1;
+  if (work.disjoint) {
     for (int i = 0; i < work.cut.rank; ++i)
       work.disjoint &= call.shape[work.cut.axes[i]] == 1 || call.group_stride[work.cut.axes[i]] != 0;
   }
 
   std::shared_ptr<const Signs> signs;
-  if (call.tiers.sketch) signs = signs_of(work.columns, call.tiers.sketch, work.compute_size);
+  if (call.tiers.sketch) signs = signs_of(work.cut.columns, call.tiers.sketch, work.compute_size);
   work.signs = signs.get();
 
   work.cells_size = cells ? cells_per_group(call.direction, call.level) * call.groups : 0;

@@ -488,7 +488,10 @@ struct Derf : Activation {
   static constexpr int parameters = 4, trainable = 4;
   V alpha, shift, weight, bias;
   GEOACT_HD Derf(V alpha, V shift, V weight, V bias) : alpha(alpha), shift(shift), weight(weight), bias(bias) {}
-  GEOACT_HD V value(V x) const { return fma(weight, erf(argument(x).head), bias); }
+  GEOACT_HD V value(V x) const {
+    // Without fma a product splits its factors, which takes a signalling NaN for infinity.
+    return select(x == x, fma(weight, erf(argument(x).head), bias), x + x);
+  }
   GEOACT_HD V slope(V x, V) const { return (weight * alpha) * bell(argument(x)); }
   GEOACT_HD Slopes<V, 4> param_slope(V x, V) const {
     const Sum<V> u = argument(x);

@@ -7,7 +7,9 @@ samples at every layer. Nothing is read but the rows that are kept. Post-hoc mea
 from __future__ import annotations
 
 import math
+import sys
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,7 +69,7 @@ class Reservoir:
     def plan(self, rows: int) -> Plan | None:
         """Which of the next ``rows`` rows are kept, and where. Nothing changes until the plan is carried out.
 
-        None where all are passed over, which ``pass_over`` then notes: most calls, once many rows were seen.
+        None where all are passed over: most calls, once many rows were seen.
         """
         if self.seen >= self.size and self._next >= self.seen + rows:
             return None
@@ -88,9 +90,39 @@ class Reservoir:
         twin.seen = end
         return Plan(self, twin, list(taken), np.fromiter(taken.values(), np.int64, len(taken)))
 
-    def pass_over(self, rows: int) -> None:
-        """Note rows that are not kept."""
-        self.seen += rows
+    def around(self, x: Any, channel_axis: int, call: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """Run a call on x that returns y, and keep rows of both; those of x are taken first, for y may overwrite them.
+
+        Raises
+        ------
+        ValueError
+            If x has no rows along ``channel_axis``, or rows of another length than those kept; nothing has changed.
+        """
+        probe = sys.modules.get("geoact.torch.probe")
+        if not hasattr(x, "shape") or (probe is not None and probe.running_backward()):
+            return call()  # which says what x must be; or activation checkpointing repeats a call whose rows were kept
+        shape = tuple(x.shape)
+        if len(shape) < 2:
+            raise ValueError(
+                f"stats was made with reservoir={self.size}, which keeps rows, but x has shape {shape} (accepted: two "
+                "axes or more)"
+            )
+        if not -len(shape) <= channel_axis < len(shape):
+            raise ValueError(f"stats was made with channel_axis={channel_axis}, but x has shape {shape}")
+        channels = shape[channel_axis]
+        rows = math.prod(shape) // channels if channels else 0
+        with self.lock:  # threads that share it take turns
+            if self.channels not in (0, channels):
+                raise ValueError(f"stats keeps rows of {self.channels} channels, but x has {channels}")
+            plan = self.plan(rows)
+            if plan is None:
+                y = call()
+                self.seen += rows
+                return y
+            before = plan.take(x, channel_axis)
+            y = call()
+            plan.carry_out(before, plan.take(y, channel_axis))
+        return y
 
     # --- rows ---
 

@@ -92,6 +92,8 @@ class Gate:
         **named: object,
     ) -> Any:  # noqa: ANN401
         """Apply the gate; see the docstring of the row."""
+        if isinstance(stats, GeometryStats):
+            stats._refuse_tiers("a gate")
         row, numbers = self._bind(values, named) if values or named else (self, self._defaults)
         frontend = frontends.BY_TYPE.get(type(gate)) or frontends.find(gate)
         return frontend.gated_forward(row, gate, up, numbers, out, stats, gradient_stats)

@@ -81,11 +81,13 @@ def relu(x: Any, out: Any = None, stats: GeometryStats | None = None) -> Any:  #
     TypeError, ValueError
         Naming the argument, before anything is written; ``stats`` is then as it was.
     """
+    if stats is not None:
+        if not isinstance(stats, GeometryStats):
+            raise TypeError(f"stats must be a geoact.GeometryStats, got {type(stats).__name__}")
+        stats._refuse_tiers("the mask")
     package = _elsewhere(x)
     if package is not None:
         return package.relu(x, out, stats)
-    if stats is not None and not isinstance(stats, GeometryStats):
-        raise TypeError(f"stats must be a geoact.GeometryStats, got {type(stats).__name__}")
     accumulator = None if stats is None else stats._accumulator
     mask = np.empty(mask_shape(np.shape(x)) if isinstance(x, np.ndarray) else 0, np.uint8)
     try:

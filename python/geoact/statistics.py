@@ -7,7 +7,6 @@ derived values (:mod:`geoact._derived`) are computed when they are read. Imports
 from __future__ import annotations
 
 import itertools
-import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -513,32 +512,15 @@ class GeometryStats(_Statistics):
         return self._reservoir
 
     def _keeping(self, x: Any, call: Callable[[], Any]) -> Any:  # noqa: ANN401
-        """Run a call on x and keep rows of it; those of x are taken first, for y may overwrite them."""
-        reservoir = self.reservoir
-        if not self.enabled or not hasattr(x, "shape"):
-            return call()  # which says what x must be
-        shape = x.shape
-        if len(shape) < 2:
-            raise ValueError(
-                f"stats was made with reservoir={reservoir.size}, which keeps rows, but x has shape {tuple(shape)} "
-                "(accepted: two axes or more)"
-            )
-        if not -len(shape) <= self._channel_axis < len(shape):
-            raise ValueError(f"stats was made with channel_axis={self._channel_axis}, but x has shape {tuple(shape)}")
-        channels = shape[self._channel_axis]
-        rows = math.prod(shape) // channels if channels else 0
-        with reservoir.lock:  # threads that share it take turns
-            if reservoir.channels not in (0, channels):
-                raise ValueError(f"stats keeps rows of {reservoir.channels} channels, but x has {channels}")
-            plan = reservoir.plan(rows)
-            if plan is None:
-                y = call()
-                reservoir.pass_over(rows)
-                return y
-            before = plan.take(x, self._channel_axis)
-            y = call()
-            plan.carry_out(before, plan.take(y, self._channel_axis))
-        return y
+        """Run a call on x, and keep rows of it."""
+        return self.reservoir.around(x, self._channel_axis, call) if self.enabled else call()
+
+    def _refuse_tiers(self, what: str) -> None:
+        """For calls that would leave the tiers unmeasured without a word."""
+        if self._histogram or self._pairs or self._k or self._reservoir is not None:
+            plain = super()._settings()
+            asked = ", ".join(f"{k}={v!r}" for k, v in self._settings().items() if k not in plain)
+            raise ValueError(f"stats was made with {asked}, which {what} does not measure")
 
     def _tier_rows(self) -> dict[str, Tier]:
         asked = ((self._histogram, HISTOGRAM), (self._pairs, PAIRS), (self._k, SKETCH))

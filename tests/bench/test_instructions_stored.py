@@ -31,6 +31,7 @@ def test_the_table_is_of_the_avx2_kernels_and_repeatable():
     table = Table.load(STORED)
     assert (table.suite, table.package, table.gated) == ("geoact-instructions", "geoact", "instructions")
     assert table.tools["isa"] == "avx2"
+    assert not table.environment["sources_changed"]
     assert "compiler of _core" in table.tools
     assert [row.name for row in table.rows if row.spread] == []
     assert STORED.read_text() == table.to_json()

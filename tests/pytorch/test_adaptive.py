@@ -463,26 +463,15 @@ def test_transforms_of_torch_func():
     torch.testing.assert_close(both[1], module(x))
 
 
-def test_the_fused_kernel_is_used_where_there_is_one(monkeypatch):
-    calls = []
-
-    def fused(x, negative_slope, scale, shift, stats=None):
-        calls.append((negative_slope, scale, shift))
-        return scale * (geoact.leaky_relu(x, negative_slope, stats=stats) - shift)
-
-    expected = trained()
-    monkeypatch.setattr(adaptive, "_FUSED", fused)
-    module, x = trained(), normal(100, dtype=torch.float32)
-    module.eval()(x)
-    assert calls == [tuple(GAL(20, 1.0).numbers), tuple(module.numbers)]
-    assert module.running == expected.running
-    torch.testing.assert_close(module(x), expected.eval()(x))
-    TAT(30)(x)
-    assert calls[-1] == (tat_slope(30), tat_scale(tat_slope(30)), 0.0)
-
-
-def test_registered_kernel_or_none():
-    assert adaptive._FUSED is geoact.activations().get("gal")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_it_is_the_row_gal_with_the_numbers_of_now(dtype):
+    x, module = normal(100, dtype=dtype), trained()
+    now = module.numbers
+    assert torch.equal(module(x), geoact.gal(x, *now))
+    assert module.numbers != now  # measured, for the next call
+    module.eval()
+    assert torch.equal(module(x), geoact.gal(x, *module.numbers))
+    assert torch.equal(TAT(30)(x), geoact.gal(x, tat_slope(30), tat_scale(tat_slope(30)), 0.0))
 
 
 # --- errors, repr ---------------------------------------------------------------------------------

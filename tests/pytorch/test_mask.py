@@ -321,3 +321,12 @@ def test_arguments_that_are_refused():
 def test_in_place_checks_are_shared_with_the_other_activations():
     with pytest.raises(RuntimeError, match="leaf Variable"):
         autograd.check_in_place(torch.ones(3, requires_grad=True))
+
+
+@pytest.mark.parametrize("asked", [{"pairs": True}, {"reservoir": 4}], ids=str)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_tiers_are_refused_with_and_without_a_gradient(asked, requires_grad):
+    stats = geoact.GeometryStats(**asked)
+    with pytest.raises(ValueError, match="save='mask' does not measure"):
+        geoact.torch.ReLU(save="mask", stats=stats)(torch.randn(6, 4, requires_grad=requires_grad))
+    assert stats.calls == 0

@@ -38,16 +38,12 @@ __all__ = ["GAL", "TAT", "Affine", "GaussianTopK", "MetaAconC", "PolyNorm", "gau
 
 _compiling = torch.compiler.is_dynamo_compiling
 _transformed = torch._C._are_functorch_transforms_active
-_FUSED: Callable[..., Tensor] | None = _rows.activations().get("gal")  # scale (x+ + negative_slope x- - shift)
 
 
 def _scaled_leaky(x: Tensor, numbers: Gal, stats: GeometryStats | None = None) -> Tensor:
     """Compute scale (x+ + slope x- - shift), in the dtype of x, and measure x on the way."""
-    if _FUSED is not None:
-        return _FUSED(x, *numbers, stats=stats)
-    slope, scale, shift = numbers
-    y: Tensor = _rows.leaky_relu(wide(x), slope, stats=stats)
-    return torch.add(torch.full((), -scale * shift, dtype=y.dtype, device=y.device), y, alpha=scale).to(x.dtype)
+    y: Tensor = _rows.gal(x, *numbers, stats=stats)
+    return y
 
 
 class Affine(nn.Module):

@@ -193,6 +193,8 @@ def rectify(
     """relu(x), of which autograd saves what ``save`` says."""
     if save not in SAVES:
         raise ValueError(not_accepted(save))
+    if save == "mask" and isinstance(stats, GeometryStats):
+        stats._refuse_tiers("save='mask'")
     saves_mask = save == "mask" and isinstance(x, torch.Tensor) and torch.is_grad_enabled() and x.requires_grad
     if not saves_mask or not _ordinary(x):
         y: torch.Tensor = _ROW(x, out=x if inplace else None, stats=stats, gradient_stats=gradient_stats)

@@ -587,7 +587,30 @@ def _softplus_inverse(v: float) -> float:
     return v + math.log(-math.expm1(-v))
 
 
-class DyT(_Trained):
+class _InsteadOfNorm(_Trained):
+    """What DyT and Derf share: some parameters of one value, then weight and bias per channel, on the last axis."""
+
+    _single: tuple[str, ...]
+
+    def __init__(
+        self,
+        num_parameters: int = 1,
+        alpha: float = 0.5,
+        channel_axis: int = -1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        stats: GeometryStats | None = None,
+        gradient_stats: GradientStats | None = None,
+    ) -> None:
+        super().__init__(stats=stats, gradient_stats=gradient_stats)
+        self.num_parameters = count = _count(num_parameters)
+        self.channel_axis = channel_axis
+        single = {name: (1, alpha if name == "alpha" else 0.0) for name in self._single}
+        self._make({**single, "weight": (count, 1.0), "bias": (count, 0.0)}, device, dtype)
+
+
+class DyT(_InsteadOfNorm):
     """weight tanh(alpha x) + bias: what stands in for a normalisation layer.
 
     Parameters
@@ -608,30 +631,15 @@ class DyT(_Trained):
     """
 
     _row = "dyt"
+    _single = ("alpha",)
     _arguments = ("alpha", "weight", "bias", "channel_axis")
-
-    def __init__(
-        self,
-        num_parameters: int = 1,
-        alpha: float = 0.5,
-        channel_axis: int = -1,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        stats: GeometryStats | None = None,
-        gradient_stats: GradientStats | None = None,
-    ) -> None:
-        super().__init__(stats=stats, gradient_stats=gradient_stats)
-        self.num_parameters = count = _count(num_parameters)
-        self.channel_axis = channel_axis
-        self._make({"alpha": (1, alpha), "weight": (count, 1.0), "bias": (count, 0.0)}, device, dtype)
 
     def _by_torch(self, input: Tensor) -> Tensor:
         alpha, weight, bias = (self._placed(name, input) for name in ("alpha", "weight", "bias"))
         return weight * torch.tanh(alpha * input) + bias
 
 
-class Derf(_Trained):
+class Derf(_InsteadOfNorm):
     """weight erf(alpha x + shift) + bias: what stands in for a normalisation layer.
 
     Parameters
@@ -652,24 +660,8 @@ class Derf(_Trained):
     """
 
     _row = "derf"
+    _single = ("alpha", "shift")
     _arguments = ("alpha", "shift", "weight", "bias", "channel_axis")
-
-    def __init__(
-        self,
-        num_parameters: int = 1,
-        alpha: float = 0.5,
-        channel_axis: int = -1,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        stats: GeometryStats | None = None,
-        gradient_stats: GradientStats | None = None,
-    ) -> None:
-        super().__init__(stats=stats, gradient_stats=gradient_stats)
-        self.num_parameters = count = _count(num_parameters)
-        self.channel_axis = channel_axis
-        first = {"alpha": (1, alpha), "shift": (1, 0.0), "weight": (count, 1.0), "bias": (count, 0.0)}
-        self._make(first, device, dtype)
 
     def _by_torch(self, input: Tensor) -> Tensor:
         alpha, shift, weight, bias = (self._placed(name, input) for name in ("alpha", "shift", "weight", "bias"))

@@ -38,7 +38,7 @@ class Accumulator {
   Direction direction() const { return direction_; }
   int level() const { return level_; }
   double saturation() const { return saturation_; }
-  // The opt-in tiers, of a call on x; none where it has no element.
+  // The opt-in tiers, with the channel axis counted as x has it.
   Tiers tiers_of(const Tensor& x) const;
   const Tiers& tiers() const { return tiers_; }
   Per per() const { return per_; }

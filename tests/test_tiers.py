@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from geoact import _core, _tiers
 from support.cases import DTYPES
+from support.tiers import assert_alike, drawn
 
 SHAPES = [
     ((300, 70), -1),
@@ -30,14 +31,6 @@ def rows_of(array, axis):
 def everything(axis=-1, per="tensor", **asked):
     asked = asked or {"histogram": "all", "pairs": True, "sketch": 64}
     return geoact.GeometryStats(per=per, channel_axis=axis, **asked)
-
-
-def record(stats):
-    return _tiers.unpack(stats._accumulator.tier_cells(), stats._accumulator.tier_fields())
-
-
-def drawn(shape, seed=0, dtype=np.float32):
-    return (np.random.default_rng(seed).standard_normal(shape) * 2 + 0.3).astype(dtype)
 
 
 def squared_distances(rows):
@@ -138,26 +131,16 @@ def test_a_sketch_of_data_far_from_zero_loses_nothing():
 @pytest.mark.parametrize(("shape", "axis"), [((71, 300), -1), ((5, 60, 3, 7), 1)])
 def test_every_instruction_set_measures_the_same(shape, axis, dtype):
     """Counts exactly, sums to 1e-6: y is exact in every instruction set where the activation is."""
-    x, found = drawn(shape, dtype=dtype), {}
-    active = geoact.isa()
+    x, found, active = drawn(shape, dtype=dtype), [], geoact.isa()
     try:
         for isa in _core.supported_isas():
             geoact.set_isa(isa)
-            stats = everything(axis)
-            geoact.leaky_relu(x, negative_slope=0.25, stats=stats)
-            found[isa] = record(stats)
+            found.append(everything(axis))
+            geoact.leaky_relu(x, negative_slope=0.25, stats=found[-1])
     finally:
         geoact.set_isa(active)
-    first, *others = found.values()
-    for other in others:
-        for name, cells in first.items():
-            if name.startswith("histogram") or name.endswith(("count", "identical", "collisions", "rows", "nonfinite")):
-                np.testing.assert_array_equal(other[name], cells, err_msg=name)
-            elif not name.endswith("_ratio") or "least" in name or "greatest" in name:
-                size = np.sqrt(np.mean(np.square(cells)))
-                np.testing.assert_allclose(other[name], cells, rtol=1e-5, atol=1e-5 * size, err_msg=name)
-            else:  # a ratio at the edge of its bucket may fall on either side
-                assert np.abs(np.cumsum(other[name] - cells)).max() <= 2, name
+    for other in found[1:]:
+        assert_alike(other, found[0])
 
 
 @pytest.mark.parametrize("per", ["tensor", "channel", "row"])

@@ -3,8 +3,9 @@
 import geoact
 import numpy as np
 import pytest
-from geoact import _core, _tiers
+from geoact import _core
 from support.cases import SIMULATED
+from support.tiers import assert_alike, drawn
 
 cusim = pytest.importorskip("geoact._cusim", reason="the simulated CUDA kernels (geoact._cusim) were not built")
 
@@ -32,32 +33,6 @@ def host_first():
 
 def stats_of(axis=-1, per="tensor", histogram="all", pairs=True, sketch=32):
     return geoact.GeometryStats(per=per, channel_axis=axis, histogram=histogram, pairs=pairs, sketch=sketch)
-
-
-def record(stats):
-    accumulator = stats._accumulator
-    return _tiers.unpack(accumulator.tier_cells(), accumulator.tier_fields())
-
-
-def drawn(shape, seed=0, dtype=np.float32):
-    return (np.random.default_rng(seed).standard_normal(shape) * 2 + 0.3).astype(dtype)
-
-
-def assert_alike(device, host):
-    """Counts exactly, sums to 1e-6, products to 1e-5 of their norm."""
-    seen, expected = record(device), record(host)
-    assert seen.keys() == expected.keys()
-    for name, want in expected.items():
-        got, want = np.asarray(seen[name]), np.asarray(want)
-        if name in {"sketch_xx", "sketch_yy", "sketch_xy"}:
-            bound = 1e-5 * max(np.linalg.norm(want), 1e-30)
-            assert np.linalg.norm(got - want) <= bound, name
-        elif "sum" in name or "least" in name or "greatest" in name:
-            np.testing.assert_allclose(got, want, rtol=1e-6, err_msg=name)
-        elif "mean" in name or "deviation" in name:
-            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * float(np.abs(want).max()), err_msg=name)
-        else:
-            np.testing.assert_array_equal(got, want, err_msg=name)
 
 
 def check(on_device, x, axis=-1, in_place=False, calls=1, **asked):

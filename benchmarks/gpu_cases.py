@@ -91,8 +91,8 @@ def backward(
         dims = gpu_check.kept_axes(x, layout.per, layout.axis)
         gpu_check.check_record(stats, gpu_check.gradient_record(row, dy, dx, saved, shaped, dims))
         if row.trainable:
-            gpu_check.check_parameter_gradient(row, dy, x, values[0], found[1], layout.axis)
-            return gpu_check.checksum(dx, found[1])
+            gpu_check.check_parameter_gradients(row, dy, x, shaped, found[1:])
+            return gpu_check.checksum(dx, *found[1:])
         return gpu_check.checksum(dx)
 
     return Contender(name, [run], check, before=lambda: place.select("auto"))

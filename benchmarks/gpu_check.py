@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -236,19 +236,19 @@ def check_gradient(
         )
 
 
-def check_parameter_gradient(
-    row: geoact.Activation, dy: Tensor, x: Tensor, weight: Tensor, gradient: Tensor, axis: int
+def check_parameter_gradients(
+    row: geoact.Activation, dy: Tensor, x: Tensor, values: tuple[Any, ...], gradients: Sequence[Tensor]
 ) -> None:
-    """The gradient of the parameter, per channel or of all."""
-    shape = [1] * x.dim()
-    if weight.numel() > 1:
-        shape[axis] = -1
-    along = weight.double().reshape(shape)
-    each = dy.double() * PARAMETER_SLOPES[row.name](x.double(), along)[0]
-    dims = kept_axes(x, "channel" if weight.numel() > 1 else "tensor", axis)
-    expected, size = each.sum(dims).reshape(-1), each.abs().sum(dims).reshape(-1)
-    allowed = 1e-6 * size + float(torch.finfo(gradient.dtype).eps) * expected.abs()
-    error = (gradient.double().reshape(-1) - expected).abs()
-    assert bool((error <= allowed).all()), (
-        f"{row.name}: the gradient of {row.parameters[0].name} is wrong by {error.max():.3g}"
-    )
+    """The gradients of the trained parameters, in shapes that broadcast against x: per channel, or of all."""
+    wide = tuple(v.double() if isinstance(v, Tensor) else v for v in values)
+    slopes = PARAMETER_SLOPES[row.name](x.double(), *wide)
+    for parameter, value, slope, gradient in zip(row.parameters, values, slopes, gradients, strict=False):
+        each = dy.double() * slope
+        channels = x.dim() - value.dim() if value.numel() > 1 else None  # the axis that is kept
+        dims = [axis for axis in range(x.dim()) if axis != channels]
+        expected, size = each.sum(dims).reshape(-1), each.abs().sum(dims).reshape(-1)
+        allowed = 1e-6 * size + float(torch.finfo(gradient.dtype).eps) * expected.abs()
+        error = (gradient.double().reshape(-1) - expected).abs()
+        assert bool((error <= allowed).all()), (
+            f"{row.name}: the gradient of {parameter.name} is wrong by {error.max():.3g}"
+        )

@@ -93,10 +93,12 @@ def data(shape: tuple[int, ...], dtype: torch.dtype, device: str, seed: int) -> 
 
 def parameters(row: geoact.Activation, x: Tensor, layout: Layout) -> tuple[Any, ...]:
     """Numbers, or a tensor where the parameter is trained: one value per channel where there are channels."""
-    if not row.trainable:
-        return cases.values_of(row)
-    channels = x.shape[1] if layout.per == "channel" else 1
-    return (torch.linspace(0.15, 0.35, channels, device=x.device).to(x.dtype),)
+    channels, values = x.shape[1] if layout.per == "channel" else 1, cases.values_of(row)
+    trained = (
+        torch.linspace(0.15 + 0.3 * k, 0.35 + 0.3 * k, channels, device=x.device).to(x.dtype)
+        for k in range(row.trainable)
+    )
+    return (*trained, *values[row.trainable :])
 
 
 def spread(values: tuple[Any, ...], x: Tensor) -> tuple[Any, ...]:

@@ -108,15 +108,19 @@ def test_gradients_and_their_records(case, dtype):
             gpu_check.check_record(wrong, expected)
 
 
-@pytest.mark.parametrize("name", ["prelu", "swish"])
-@pytest.mark.parametrize("channels", [1, 48])
-def test_gradients_of_parameters(name, channels):
-    row, x, dy = geoact.get(name), tensor(), tensor(1)
-    weight = torch.linspace(0.1, 0.4, channels)
-    _, found = row.backward(dy, weight, x=x)
-    gpu_check.check_parameter_gradient(row, dy, x, weight, found, 1)
-    with pytest.raises(AssertionError, match="the gradient of"):
-        gpu_check.check_parameter_gradient(row, dy, x, weight, found * 1.001, 1)
+@pytest.mark.parametrize("name", [name for name, row in geoact.activations().items() if row.trainable])
+@pytest.mark.parametrize("layout", [gpu_place.FLAT, gpu_place.MATRIX, gpu_place.NCHW], ids=lambda layout: layout.name)
+def test_gradients_of_parameters(name, layout):
+    shape = {"flat": (960,), "matrix": (20, 48), "NCHW": (2, 48, 3, 5)}[layout.name]
+    row, x, dy = geoact.get(name), tensor(shape=shape), tensor(1, shape=shape)
+    values = gpu_place.parameters(row, x, layout)
+    _, *found = row.backward(dy, *values, x=x)
+    shaped = gpu_place.spread(values, x)
+    gpu_check.check_parameter_gradients(row, dy, x, shaped, found)
+    for k, parameter in enumerate(row.parameters[: row.trainable]):
+        wrong = [g * 1.001 + 1e-3 if i == k else g for i, g in enumerate(found)]
+        with pytest.raises(AssertionError, match=f"the gradient of {parameter.name}"):
+            gpu_check.check_parameter_gradients(row, dy, x, shaped, wrong)
 
 
 def test_checksums_tell_results_apart():

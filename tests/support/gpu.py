@@ -61,19 +61,28 @@ def check_values(case, x, y, values=None):
         same_bits(y.cpu(), host)
         return
     got, dtype = array(y), array(y).dtype
+    # A parameter as the kernel gets it: a tensor of the dtype of x, or a number that becomes float32.
+    narrow = np.float64 if x.dtype == torch.float64 else np.float32
+    numbers = [float(v) if isinstance(v, torch.Tensor) else float(narrow(v)) for v in values]
+
+    def sizes(expected):
+        """What units are of: where the row is a sum that may cancel, its largest term."""
+        if case.row.size is None:
+            return np.abs(expected.astype(np.float64))
+        with np.errstate(all="ignore"):
+            return np.maximum(np.abs(expected.astype(np.float64)), case.row.size(array(x).astype(np.float64), *numbers))
+
     if x.dtype == torch.float64:  # both are that close to the truth, and no float64 reference is
-        close = ulps(got, array(host).astype(np.float64), dtype) <= 2 * case.row.ulp["float64"] + 1
+        close = ulps(got, array(host).astype(np.float64), dtype, sizes(array(host))) <= 2 * case.row.ulp["float64"] + 1
         right = array(host)
     else:
-        # A parameter as the kernel gets it: a tensor of the dtype of x, or a number that becomes float32.
-        numbers = [float(v) if isinstance(v, torch.Tensor) else float(np.float32(v)) for v in values]
         with np.errstate(all="ignore"):
             exact = case.row.value(array(x).astype(np.float64), *numbers)
         limit = case.row.ulp["float32"]
         if x.dtype in NARROW:
             limit = 0.5 + limit * 2.0 ** ((11 if x.dtype == torch.float16 else 8) - 24)
         with np.errstate(all="ignore"):
-            close, right = ulps(got, exact, dtype) <= limit, exact.astype(dtype)
+            close, right = ulps(got, exact, dtype, sizes(exact)) <= limit, exact.astype(dtype)
         # where the reference is not torch's, infinite x, the CPU core is
         right = np.where(np.isfinite(array(x).astype(np.float64)), right, array(host))
     with np.errstate(all="ignore"):

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("torch.distributed")
 import gpu_check
+import gpu_place
 import torch
 from geoact import torch as gt
 from support.cases import PLAIN, each_row
@@ -59,14 +60,16 @@ def test_dx_of_a_rectifier_is_that_of_the_cpu_bit_by_bit(backend, case, dtype):
 @each_trained
 @each_dtype
 @pytest.mark.parametrize("channels", [1, 6])
-def test_the_gradient_of_a_parameter(backend, case, dtype, channels):
+def test_gradients_of_parameters(backend, case, dtype, channels):
     x, dy = normal(7, 6, 301, dtype=dtype), normal(7, 6, 301, dtype=dtype, seed=1)
-    (weight,) = parameters(case, x, channels=channels)
-    _, found = case.row.backward(dy, weight, x=x)
-    assert (found.shape, found.dtype, found.device) == (weight.shape, weight.dtype, weight.device)
-    gpu_check.check_parameter_gradient(case.row, dy, x, weight, found, 1)
-    again = case.row.backward(dy, weight, x=x)[1]
-    same_bits(found, again)
+    values = parameters(case, x, channels=channels)
+    _, *found = case.row.backward(dy, *values, x=x)
+    for gradient, weight in zip(found, values, strict=False):
+        assert (gradient.shape, gradient.dtype, gradient.device) == (weight.shape, weight.dtype, weight.device)
+    gpu_check.check_parameter_gradients(case.row, dy, x, gpu_place.spread(values, x), found)
+    _, *again = case.row.backward(dy, *values, x=x)
+    for first, second in zip(found, again, strict=True):
+        same_bits(first, second)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)

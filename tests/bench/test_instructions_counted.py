@@ -181,7 +181,7 @@ class Test:
         (finding,) = verdict["regressions"]
         assert finding["case"] == "scale[n=16384]"
         assert finding["after"] - finding["before"] >= 3 / 8 * 16384  # the pass that was planted
-        assert verdict["unchanged"] + verdict["changed"] == 1  # add: what it was, but for a probe
+        assert (verdict["unchanged"] + verdict["changed"], verdict["improvements"]) == (2, [])  # add: but for a probe
 
         accepted = [{"case": "scale*", "metric": "instructions", "limit": finding["after"], "reason": "planted"}]
         explained = tmp_path / "explained.json"

@@ -81,7 +81,8 @@ __device__ __forceinline__ void make_record(Shared<Statistics, V, Columns, Weigh
   // Values; counters, how many were seen last; weights, which lie behind the values: as one list.
   const auto read = [&](int field, int thread) {
     if (field < shape.values()) return double(shared.value[field][thread]);
-    if (field >= Slots::weight) return double(shared.value[shape.values() + field - Slots::weight][thread]);
+    if constexpr (Weights > 0)
+      if (field >= Slots::weight) return double(shared.value[shape.values() + field - Slots::weight][thread]);
     return double(shared.counter[field - shape.values()][thread]);
   };
   __syncthreads();

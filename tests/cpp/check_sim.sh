@@ -87,8 +87,8 @@ caught "$blocks" blocks 'data race'
 caught "$blocks" fence 'data race'
 
 # The real kernels, in every variant and order.
-kernels=(tests/cpp/kernels_sim.cpp tests/cpp/kernels_float32.cpp csrc/cuda/launch.cpp csrc/cuda/runtime_sim.cpp
-         csrc/call/call.cpp -DGEOACT_SIM -ffp-contract=off -Wno-unknown-pragmas -Wno-unused-parameter)
+kernels=(tests/cpp/kernels_sim.cpp tests/cpp/kernels_float32.cpp csrc/cuda/{launch,mask_launch,observe_launch}.cpp
+         csrc/cuda/runtime_sim.cpp csrc/call/{call,mask}.cpp -DGEOACT_SIM -ffp-contract=off -Wno-unknown-pragmas -Wno-unused-parameter)
 for variant in plain address thread blocks; do
   program=$(build $variant "${kernels[@]}")
   for order in forward reverse random:5; do

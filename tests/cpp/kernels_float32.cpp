@@ -5,6 +5,8 @@
 #define GEOACT_ACTIVATIONS ops::list<ops::Sigmoid, ops::Prelu, ops::Sigmoid, ops::Relu>
 #define GEOACT_GATES ops::list<>
 #include "../../csrc/cuda/kernels.cu"
+#include "../../csrc/cuda/mask.cu"
+#include "../../csrc/cuda/observe.cu"
 
 namespace geoact::cuda {
 

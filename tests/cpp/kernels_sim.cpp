@@ -1,6 +1,7 @@
 // The CUDA kernels on the simulated device, on memory of exactly the size they may touch: y against the same formula on
-// the host, counts exactly, moments against float64. check_sim.sh builds it plain, with AddressSanitizer and
-// UndefinedBehaviorSanitizer, and with one OS thread per CUDA thread and ThreadSanitizer.
+// the host, counts exactly, moments against float64; the tiers' launches and the mask's beside them. check_sim.sh
+// builds it plain, with AddressSanitizer and UndefinedBehaviorSanitizer, and with one OS thread per CUDA thread and
+// ThreadSanitizer.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -10,10 +11,13 @@
 #include <vector>
 
 #include "../../csrc/cuda/launch.h"
+#include "../../csrc/cuda/mask_launch.h"
+#include "../../csrc/cuda/observe_launch.h"
 #include "../../csrc/cuda/runtime.h"
 #define GEOACT_ISA scalar
 #include "../../csrc/ops/activations.h"
 #include "../../csrc/ops/statistics.h"
+#include "../../csrc/ops/tiers.h"
 
 using namespace geoact;
 using scalar::Geometry;
@@ -171,9 +175,10 @@ void run_backward(const char* name, std::vector<int64_t> size, int axis, bool pe
   call.groups = groups;
   call.parameters = channels;
   call.parameter_varies[0] = true;
-  request.weight = weight.data();
-  request.weight_stride = 1;
-  request.gradient = gradient.data();
+  request.weight[0] = weight.data();
+  request.weight_stride[0] = 1;
+  request.trained = 1;
+  request.gradient[0] = gradient.data();
   std::vector<double> state(size_t(cuda::header_words + Gradient::size * groups));
   const int64_t header[cuda::header_words] = {1};
   std::memcpy(state.data(), header, sizeof header);
@@ -206,6 +211,96 @@ void run_backward(const char* name, std::vector<int64_t> size, int axis, bool pe
   }
 }
 
+// A call on contiguous rows of float32, for the launches beside the pass.
+Call call_on_rows(int64_t rows, int64_t columns, const float* in, float* out) {
+  Call call;
+  call.direction = Direction::forward;
+  call.activation = 3;
+  call.level = 0;
+  call.dtype = DType::float32;
+  call.rank = 2;
+  call.inputs = 1;
+  call.shape[0] = rows, call.shape[1] = columns;
+  call.in[0].data = reinterpret_cast<char*>(const_cast<float*>(in));
+  call.out[0].data = reinterpret_cast<char*>(out);
+  call.in[0].stride[0] = call.out[0].stride[0] = columns * 4;
+  call.in[0].stride[1] = call.out[0].stride[1] = 4;
+  return call;
+}
+
+// The launches of the opt-in tiers, on x and its relu: every value in the bucket that the host puts it into, every
+// pair, every row of a sketch. In place, x is what was copied aside.
+void run_tiers(const char* name, int64_t rows, int64_t columns, Tiers tiers, bool in_place, std::mt19937& random) {
+  std::normal_distribution<float> normal(0.f, 2.f);
+  std::vector<float> x(size_t(rows * columns)), y(x.size()), aside(x.size());
+  for (float& v : x) v = normal(random);
+  const std::vector<float> before = x;
+  float* const out = in_place ? x.data() : y.data();
+  Call call = call_on_rows(rows, columns, x.data(), out);
+  call.tiers = tiers;
+  call.tiers.channel_axis = 1;
+  call.in_place = in_place;
+  if (in_place) cuda::run_aside(call, aside.data(), 0, nullptr);
+  for (size_t i = 0; i < x.size(); ++i) out[i] = before[i] > 0 ? before[i] : 0;
+
+  const scalar::TierLayout layout(tiers.histogram != Histogram::none, tiers.pairs, tiers.sketch);
+  std::vector<double> state(size_t(cuda::header_words + layout.size));
+  const int64_t header[cuda::header_words] = {1};
+  std::memcpy(state.data(), header, sizeof header);
+  double* const record = state.data() + cuda::header_words;
+  layout.init(record);
+  std::vector<double> partials(size_t(cuda::observe_bytes(call, 0)) / sizeof(double));
+  cuda::run_observe(call, in_place ? aside.data() : nullptr, state.data(), partials.data(), 0, nullptr);
+
+  if (tiers.histogram != Histogram::none) {
+    std::vector<double> wanted(size_t(2 * scalar::Buckets::size));
+    for (int64_t i = 0; i < rows * columns; ++i)
+      if (tiers.histogram == Histogram::all || scalar::SampledRuns::holds(i / columns, i % columns)) {
+        ++wanted[size_t(scalar::Buckets::of(before[size_t(i)]))];
+        ++wanted[size_t(scalar::Buckets::size + scalar::Buckets::of(out[i]))];
+      }
+    for (size_t i = 0; i < wanted.size(); ++i)
+      expect(record[size_t(layout.histogram_x) + i] == wanted[i], "a bucket", name);
+  }
+  if (tiers.pairs) expect(record[layout.pairs + scalar::Pairs::count] == double(rows / 2), "pairs", name);
+  if (tiers.sketch) {
+    const scalar::Sketches& sketches = layout.sketches;
+    const double* const sketch = record + layout.sketch;
+    expect(sketch[scalar::Sketches::rows] == double(rows), "rows of the sketch", name);
+    // Every value has one bucket and a sign, so the signed sum of the means of S is that of the channels' means.
+    double sum = 0, wanted = 0, scale = 0;
+    for (int lane = 0; lane < sketches.k; ++lane) sum += sketch[sketches.mean(scalar::Sketches::s_of_x) + lane];
+    for (int64_t i = 0; i < rows * columns; ++i) {
+      const int64_t block = i % columns / sketches.k;
+      const int lane = int(i % columns % sketches.k);
+      wanted += before[size_t(i)] * (scalar::SketchFold::negative(block, lane, 0) ? -1. : 1.) / double(rows);
+      scale += std::abs(before[size_t(i)]) / double(rows);
+    }
+    expect(std::abs(sum - wanted) <= 1e-5 * scale, "the sketch of x", name);
+  }
+}
+
+// ReLU with its mask, forward and backward.
+void run_masked(const char* name, int64_t rows, int64_t columns, std::mt19937& random) {
+  std::normal_distribution<float> normal(0.f, 1.f);
+  std::vector<float> x(size_t(rows * columns)), y(x.size(), -77.f), dx(x.size(), -77.f);
+  for (float& v : x) v = normal(random);
+  Call call = call_on_rows(rows, columns, x.data(), y.data());
+  std::vector<uint8_t> mask(size_t(mask_bytes(call)), uint8_t(0xff));
+  cuda::run_mask(call, mask.data(), 0, nullptr);
+  Call back = call_on_rows(rows, columns, x.data(), dx.data());  // any dy will do
+  back.direction = Direction::backward;
+  cuda::run_mask(back, mask.data(), 0, nullptr);
+  const int64_t bytes = (columns + 7) / 8;
+  for (int64_t i = 0; i < rows * columns; ++i) {
+    const bool fires = x[size_t(i)] > 0;
+    const bool bit = mask[size_t(i / columns * bytes + i % columns / 8)] >> (i % columns % 8) & 1;
+    expect(y[size_t(i)] == (fires ? x[size_t(i)] : 0), "y", name);
+    expect(dx[size_t(i)] == (fires ? x[size_t(i)] : 0), "dx", name);
+    expect(bit == fires, "a bit", name);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -231,6 +326,14 @@ int main() {
       run_backward("backward, channels in front", {3, 5, 49}, 1, per_channel, in_place, random);
       run_backward("backward, columns", {150, 37}, 1, per_channel, in_place, random);
     }
+  const Tiers tiers[] = {{Histogram::sampled, false, 0}, {Histogram::all, true, 32}, {Histogram::none, false, 128}};
+  for (const Tiers& asked : tiers)
+    for (const bool in_place : {false, true}) {
+      run_tiers("tiers", 21, 150, asked, in_place, random);
+      run_tiers("tiers, one row", 1, 33, asked, in_place, random);
+    }
+  run_masked("mask", 7, 77, random);
+  run_masked("mask, whole words", 4, 64, random);
   std::printf(failures ? "%d checks failed\n" : "ok\n", failures);
   return failures != 0;
 }

@@ -72,15 +72,15 @@ struct RowBlock {
 
 // What one job keeps while it looks at its blocks, one after the other. All memory is the caller's.
 struct TierJob {
-  static constexpr int buffer_rows = 64;
+  static constexpr int buffer_rows = 64, tables = 4;
   const Tiers* tiers;
-  double* record;        // of sums of differences from `shift` until the job is settled
-  const void* signs[2];  // compute type, per lane of a sketch
-  const int* turns;      // per block of a row: of S, then of T
-  double* shift;         // one per number of a row's sketches
-  void* buffer;          // buffer_rows rows of them, the two of a pair, and the shift; compute type
-  void* room;            // four rows of `room_columns` elements, for rows that are not adjacent in memory
-  void* counters;        // four tables of buckets, zero
+  double* record;         // of sums of differences from `shift` until the job is settled
+  const void* signs[2];   // compute type, per lane of a sketch
+  const uint32_t* turns;  // per block of a row: of S, then of T
+  double* shift;          // one per number of a row's sketches
+  void* buffer;           // buffer_rows rows of them, the two of a pair, and the shift; compute type
+  void* room;             // four rows of `room_columns` elements, for rows that are not adjacent in memory
+  void* counters;         // `tables` of buckets for x and as many for y, zero
   int64_t room_columns = 0;
   int filled = 0;  // rows in the buffer
   bool shifted = false;

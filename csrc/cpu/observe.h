@@ -122,14 +122,15 @@ class Observer {
 
   // --- histogram -----------------------------------------------------------------------------------------------------
 
-  // Two tables of each array take turns: an increment of the same counter would wait for the one before.
+  // Tables of each array take turns: an increment of the same counter would wait for the one before.
+  static constexpr int tables = TierJob::tables;
   void histogram(const S* const (&row)[2], int64_t number) {
     const bool all = job_.tiers->histogram == Histogram::all;
     const int64_t step = all ? SampledRuns::run : int64_t(SampledRuns::run) * SampledRuns::every;
     for (int64_t c = all ? 0 : SampledRuns::first(number); c < block_.columns; c += step) {
       const int64_t end = c + SampledRuns::run < block_.columns ? c + SampledRuns::run : block_.columns;
       for (int side = 0; side < 2; ++side) {
-        uint32_t* const table = static_cast<uint32_t*>(job_.counters) + 2 * side * Buckets::size;
+        uint32_t* const table = static_cast<uint32_t*>(job_.counters) + tables * side * Buckets::size;
         for (int64_t i = c; i < end; i += V::W) {
           alignas(64) typename format<T>::integer at[V::W];
           const I found = bucket_of(load_padded(row[side] + i, end - i));
@@ -137,7 +138,7 @@ class Observer {
           const int count = end - i < V::W ? int(end - i) : V::W;
           if (count == V::W) {
 #pragma GCC unroll 16
-            for (int j = 0; j < V::W; ++j) ++table[at[j] + j % 2 * Buckets::size];
+            for (int j = 0; j < V::W; ++j) ++table[at[j] + j % tables * Buckets::size];
           } else {
             for (int j = 0; j < count; ++j) ++table[at[j]];
           }
@@ -148,20 +149,24 @@ class Observer {
   void add_counters() {
     for (int side = 0; side < 2; ++side) {
       double* const into = job_.record + (side ? layout_.histogram_y : layout_.histogram_x);
-      uint32_t* const table = static_cast<uint32_t*>(job_.counters) + 2 * side * Buckets::size;
+      uint32_t* const table = static_cast<uint32_t*>(job_.counters) + tables * side * Buckets::size;
       for (int i = 0; i < Buckets::size; ++i) {
-        into[i] += double(table[i]) + double(table[i + Buckets::size]);
-        table[i] = table[i + Buckets::size] = 0;
+        uint32_t count = 0;
+        for (int t = 0; t < tables; ++t) count += table[i + t * Buckets::size];
+        into[i] += double(count);
       }
+      std::memset(table, 0, tables * Buckets::size * sizeof *table);
     }
   }
 
   // --- pairs ---------------------------------------------------------------------------------------------------------
 
   static double sum_of(V v) {
-    double sum = 0;
-    for (int i = 0; i < V::W; ++i) sum += double(v.v[i]);
-    return sum;
+    double lanes[V::W];
+    for (int i = 0; i < V::W; ++i) lanes[i] = double(v.v[i]);
+    for (int half = V::W / 2; half; half /= 2)
+      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    return lanes[0];
   }
   static double exact_square_distance(const S* a, const S* b, int64_t columns) {
     double sum = 0;
@@ -217,13 +222,10 @@ class Observer {
     constexpr int numbers = Sketches::sides * K;
     T* const pair = static_cast<T*>(job_.buffer) + int64_t(TierJob::buffer_rows) * numbers;
     T* const z = pair + half * numbers;
-    fold<K>(row[0], z + Sketches::s_of_x * K, z + Sketches::t_of_x * K);
-    fold<K>(row[1], z + Sketches::s_of_y * K, z + Sketches::t_of_y * K);
+    for (int side = 0; side < 2; side += together<K>) fold<K, together<K>>(row + side, z + 2 * side * K);
     V sum(T(0));
     for (int i = 0; i < numbers; i += V::W) sum = fma(load_at(z + i), V(T(0)), sum);
-    bool finite = true;
-    for (int i = 0; i < V::W; ++i) finite &= sum.v[i] == T(0);  // 0 times NaN or infinity is NaN
-    job_.finite[half] = finite;
+    const bool finite = job_.finite[half] = sum_of(sum) == 0;  // 0 times NaN or infinity is NaN
     double* const record = job_.record + layout_.sketch;
     if (half) {
       const bool both = job_.finite[0] && finite;
@@ -248,38 +250,58 @@ class Observer {
     return sum_of(sum);
   }
 
-  // S^T x and T^T x of one row.
+  // S^T x and T^T x of one row of each of so many arrays. Two share signs and turns where their sums fit into
+  // registers.
   template <int K>
-  void fold(const S* row, T* into_s, T* into_t) {
+  static constexpr int together = V::W * int(sizeof(T)) == 64 && K / V::W <= 4 ? 2 : 1;
+  static constexpr int ahead = 1024 / int(sizeof(S));  // turns hide from the processor where the next load will be
+
+  template <int K, int arrays>
+  void fold(const S* const* row, T* z) {
     constexpr int N = K / V::W;
-    V s[N], t[N];
-    for (int i = 0; i < N; ++i) s[i] = t[i] = V(T(0));
+    V sum[arrays][2][N];
+    for (int a = 0; a < arrays; ++a)
+      for (int i = 0; i < N; ++i) sum[a][0][i] = sum[a][1][i] = V(T(0));
+    const int64_t blocks = block_.columns / K;
+    const S* from[arrays];
+    for (int64_t b = 0; b < blocks; ++b) {
+      for (int a = 0; a < arrays; ++a) {
+        from[a] = row[a] + b * K;
+        for (int i = 0; i < K; i += 64 / int(sizeof(S))) __builtin_prefetch(from[a] + i + ahead);
+      }
+      add_block<K, arrays>(from, b, sum);
+    }
+    if (const int64_t rest = block_.columns - blocks * K) {
+      S padded[arrays][K] = {};
+      for (int a = 0; a < arrays; ++a) {
+        std::memcpy(padded[a], row[a] + blocks * K, size_t(rest) * sizeof(S));
+        from[a] = padded[a];
+      }
+      add_block<K, arrays>(from, blocks, sum);
+    }
+    for (int a = 0; a < arrays; ++a)
+      for (int set = 0; set < 2; ++set)
+        for (int i = 0; i < N; ++i) storage<V, T>::store(z + (2 * a + set) * K + i * V::W, sum[a][set][i]);
+  }
+  template <int K, int arrays>
+  GEOACT_INLINE void add_block(const S* const (&from)[arrays], int64_t b, V (&sum)[arrays][2][K / V::W]) const {
+    constexpr size_t inside = V::W - 1;  // the bits of a turn that move lanes within a vector
     I lanes{};
     for (int i = 0; i < V::W; ++i) lanes[i] = i;
-    const T *signs_s = static_cast<const T*>(job_.signs[0]), *signs_t = static_cast<const T*>(job_.signs[1]);
-    const int64_t blocks = block_.columns / K;
-    for (int64_t b = 0; b < blocks; ++b) add_block<K, N>(row + b * K, b, lanes, signs_s, signs_t, s, t);
-    if (const int64_t rest = block_.columns - blocks * K) {
-      S padded[K] = {};
-      std::memcpy(padded, row + blocks * K, size_t(rest) * sizeof(S));
-      add_block<K, N>(padded, blocks, lanes, signs_s, signs_t, s, t);
-    }
-    for (int i = 0; i < N; ++i) {
-      storage<V, T>::store(into_s + i * V::W, s[i]);
-      storage<V, T>::store(into_t + i * V::W, t[i]);
-    }
-  }
-  template <int K, int N>
-  GEOACT_INLINE void add_block(const S* from, int64_t b, I lanes, const T* signs_s, const T* signs_t, V (&s)[N],
-                               V (&t)[N]) const {
-    const int turn_s = job_.turns[b], turn_t = job_.turns[b + (block_.columns + K - 1) / K];
-    const I order_s = lanes ^ (turn_s % V::W), order_t = lanes ^ (turn_t % V::W);
-#pragma GCC unroll 8
-    for (int i = 0; i < N; ++i) {
-      const V to_s = permute(storage<V, S>::load(from + (i ^ (turn_s / V::W)) * V::W), order_s);
-      const V to_t = permute(storage<V, S>::load(from + (i ^ (turn_t / V::W)) * V::W), order_t);
-      s[i] = fma(to_s, load_at(signs_s + b * K + i * V::W), s[i]);
-      t[i] = fma(to_t, load_at(signs_t + b * K + i * V::W), t[i]);
+#pragma GCC unroll 2
+    for (int set = 0; set < 2; ++set) {
+      const size_t turn = job_.turns[b + set * ((block_.columns + K - 1) / K)];
+      const T* const signs = static_cast<const T*>(job_.signs[set]) + b * K;
+      const I order = lanes ^ typename format<T>::integer(turn & inside);
+#pragma GCC unroll 16
+      for (int i = 0; i < K / V::W; ++i) {
+        const V sign = load_at(signs + i * V::W);
+#pragma GCC unroll 2
+        for (int a = 0; a < arrays; ++a) {
+          const V v = storage<V, S>::load(from[a] + (size_t(i * V::W) ^ (turn & ~inside)));
+          sum[a][set][i] = fma(permute(v, order), sign, sum[a][set][i]);
+        }
+      }
     }
   }
 

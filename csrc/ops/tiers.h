@@ -45,9 +45,9 @@ struct Buckets {
   }
 };
 
-// Which elements a histogram that samples looks at: of every row one run of 16 in 16, a run further on in the next row.
+// Which elements a histogram that samples looks at: of every row one run of 16 in 32, a run further on in the next row.
 struct SampledRuns {
-  static constexpr int run = 16, every = 16;
+  static constexpr int run = 16, every = 32;
   static GEOACT_HD int64_t first(int64_t row) { return (every - row % every) % every * run; }
   static GEOACT_HD bool holds(int64_t row, int64_t column) { return (column / run + row) % every == 0; }
 };
@@ -143,10 +143,6 @@ struct Sketches {
   static GEOACT_HD int first_of(int product) { return product == yy ? s_of_y : s_of_x; }
   static GEOACT_HD int second_of(int product) { return product == xx ? t_of_x : t_of_y; }
 
-  GEOACT_HD void init(double* record) const {
-    for (int i = 0; i < pairs(); ++i) record[i] = 0;
-    Pairs::init(record + pairs());
-  }
   // Chan's formula for vectors; also what adds a block of rows, which is then the record `b` of that block.
   GEOACT_HD void combine(double* a, const double* b) const {
     const double na = a[rows], nb = b[rows], total = na + nb;
@@ -191,7 +187,7 @@ struct TierLayout {
   GEOACT_HD void init(double* record) const {
     for (int i = 0; i < size; ++i) record[i] = 0;
     if (pairs >= 0) Pairs::init(record + pairs);
-    if (sketch >= 0) sketches.init(record + sketch);
+    if (sketch >= 0) Pairs::init(record + sketch + sketches.pairs());
   }
   GEOACT_HD void combine(double* a, const double* b) const {
     if (histogram_x >= 0)

@@ -39,7 +39,7 @@ RATIO_BINS: tl.constexpr = tl.constexpr(512)
 
 # Of every row one run in EVERY, a run further on in the next row.
 RUN: tl.constexpr = tl.constexpr(16)
-EVERY: tl.constexpr = tl.constexpr(16)
+EVERY: tl.constexpr = tl.constexpr(32)
 NOTHING: tl.constexpr = tl.constexpr(0)
 SAMPLED: tl.constexpr = tl.constexpr(1)
 ALL: tl.constexpr = tl.constexpr(2)

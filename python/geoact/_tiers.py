@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 
 LEAST, OCTAVES, PER_OCTAVE = -32, 64, 4  # of the buckets, as in the compiled core
 _OF_SIZE = OCTAVES * PER_OCTAVE + 2
-SAMPLED_EVERY = 16
+SAMPLED_EVERY = 32
 
 
 def _edges() -> Array:
@@ -34,7 +34,7 @@ class Histogram:
 
     Buckets tell values of [2^-32, 2^32) apart, so a quantile there is known to within 1/4 of itself, and where data
     spread over a bucket, linear interpolation does much better. Zero and what is smaller share one bucket per sign.
-    With ``histogram=True`` one value in sixteen is counted; a rank error of eps then has a probability of at most
+    With ``histogram=True`` one value in 32 is counted; a rank error of eps then has a probability of at most
     2 exp(-2 m eps^2) for m independent values counted (Dvoretzky, Kiefer, Wolfowitz 1956; Massart 1990).
 
     Attributes

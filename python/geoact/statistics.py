@@ -402,7 +402,7 @@ class GeometryStats(_Statistics):
     saturation : float
         An element counts as saturated where |f'| is below it; between 0 and 1.
     histogram : bool or "all"
-        Counts of x and y in buckets of a quarter octave, of one value in sixteen (True) or of every value ("all").
+        Counts of x and y in buckets of a quarter octave, of one value in 32 (True) or of every value ("all").
     pairs : bool
         Distances of adjacent rows before and after; x must have two axes or more.
     sketch : {0, 32, 64, 128}

@@ -338,17 +338,23 @@ class Observer {
     for (int which = 0; which < Sketches::products; ++which)
       products<K>(z + Sketches::first_of(which) * K, z + Sketches::second_of(which) * K, job_.filled,
                   record + s.product(which));
-    for (int i = 0; i < row; i += V::W) {
-      V sum(T(0)), squares(T(0));
+    constexpr int beside = 4;  // columns of vectors: the sums of one would wait for each other
+    for (int i = 0; i < row; i += beside * V::W) {
+      V sum[beside], squares[beside];
+      for (int p = 0; p < beside; ++p) sum[p] = squares[p] = V(T(0));
       for (int r = 0; r < job_.filled; ++r) {
-        const V v = load_at(z + r * row + i);
-        sum += v;
-        squares = fma(v, v, squares);
+#pragma GCC unroll 4
+        for (int p = 0; p < beside; ++p) {
+          const V v = load_at(z + r * row + i + p * V::W);
+          sum[p] += v;
+          squares[p] = fma(v, v, squares[p]);
+        }
       }
-      for (int j = 0; j < V::W; ++j) {
-        record[s.mean(0) + i + j] += double(sum.v[j]);
-        record[s.deviation(0) + i + j] += double(squares.v[j]);
-      }
+      for (int p = 0; p < beside; ++p)
+        for (int j = 0; j < V::W; ++j) {
+          record[s.mean(0) + i + p * V::W + j] += double(sum[p].v[j]);
+          record[s.deviation(0) + i + p * V::W + j] += double(squares[p].v[j]);
+        }
     }
     record[Sketches::rows] += job_.filled;
     job_.filled = 0;

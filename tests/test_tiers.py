@@ -238,6 +238,23 @@ def test_participation_ratio_and_cka_are_nearly_unbiased(kind):
     assert spread[2] < 0.02  # numerator and denominator err together
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e-15, 1.0, 1e16, 1e19, 1e30])
+def test_a_sketch_whose_squares_leave_the_precision_says_nothing(scale):
+    """Of float64 it says the same at every scale, of float32 where squares of the scale are numbers to full precision."""
+    values = drawn((256, 64), dtype=np.float64)
+    expected, wide, narrow = (everything(sketch=32) for _ in range(3))
+    geoact.relu(values, stats=expected)
+    geoact.relu(values * scale, stats=wide)
+    geoact.relu((values * scale).astype(np.float32), stats=narrow)
+    for name in ("participation_ratio_x", "participation_ratio_y", "linear_cka"):
+        wanted = getattr(expected, name)
+        assert getattr(wide, name) == pytest.approx(wanted, rel=1e-9)
+        if 1e-16 < scale < 1e17:
+            assert getattr(narrow, name) == pytest.approx(wanted, rel=1e-4)
+        else:
+            assert np.isnan(getattr(narrow, name))
+
+
 # --- promises ------------------------------------------------------------------------------------------------
 
 

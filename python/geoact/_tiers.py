@@ -162,6 +162,9 @@ class Sketch:
     noise of a ratio, participation ratio and linear CKA. Their relative standard deviation is about 2 / k for data of
     many directions, and grows where few directions dominate.
 
+    Products are taken in the precision of the computation. Where squared deviations leave its range (float32: data
+    that spread by less than about 1e-16 or more than about 1e17), participation ratio and linear CKA are NaN.
+
     Attributes
     ----------
     k : int
@@ -172,14 +175,22 @@ class Sketch:
         Of the sketches of adjacent rows: x and y share a sketch, so the errors of a ratio largely cancel.
     """
 
-    def __init__(self, fields: dict[str, Array], k: int) -> None:
+    def __init__(self, fields: dict[str, Array], k: int, *, double: bool = False) -> None:
         self.k = k
+        self._least = float(np.finfo(np.float64 if double else np.float32).tiny) * 2**20
         self.rows, self.nonfinite = float(fields["sketch_rows"][0]), float(fields["sketch_nonfinite"][0])
         self.pairs = PairDistances(fields, "sketch_pairs_")
         self._fields = fields
 
     def _squared_norm(self, which: str) -> float:
-        return float(np.sum(self._fields[f"sketch_{which}"] ** 2))
+        """Of the product of sketches of two sides; NaN where one of them leaves the range of the computation."""
+        norm = float(np.sum(self._fields[f"sketch_{which}"] ** 2))
+        traces = [self._trace(sketch, of) for sketch, of in zip("st", which, strict=True)]
+        resolved = min(traces) > self._least * self.rows * self.k and max(*traces, norm) < np.inf
+        return norm if resolved else float("nan")
+
+    def _trace(self, sketch: str, of: str) -> float:
+        return float(self._fields[f"sketch_deviation_{sketch}_of_{of}"].sum())
 
     def participation_ratio(self, of: str = "y") -> float:
         """(tr C)^2 / |C|_F^2 of the covariance C between channels: in how many directions the data spread.
@@ -190,9 +201,8 @@ class Sketch:
         """
         if of not in ("x", "y"):
             raise ValueError(f"of is {of!r} (accepted: 'x', 'y')")
-        traces = [float(self._fields[f"sketch_deviation_{sketch}_of_{of}"].sum()) for sketch in "st"]
         norm = self._squared_norm(of * 2)
-        return traces[0] * traces[1] / norm if norm else float("nan")
+        return self._trace("s", of) * self._trace("t", of) / norm if norm else float("nan")
 
     @property
     def linear_cka(self) -> float:

@@ -502,7 +502,7 @@ class GeometryStats(_Statistics):
     def sketch(self) -> Sketch:
         """What the sketches tell; needs ``sketch``."""
         self._asked(self._k, "sketch=64")
-        return Sketch(self._unpacked(), self._k)
+        return Sketch(self._unpacked(), self._k, double=self.dtype == "float64")
 
     @property
     def reservoir(self) -> Reservoir:

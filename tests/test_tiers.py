@@ -240,7 +240,7 @@ def test_participation_ratio_and_cka_are_nearly_unbiased(kind):
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e-15, 1.0, 1e16, 1e19, 1e30])
 def test_a_sketch_whose_squares_leave_the_precision_says_nothing(scale):
-    """Of float64 it says the same at every scale, of float32 where squares of the scale are numbers to full precision."""
+    """Of float64 it says the same at every scale, of float32 where squares keep their digits."""
     values = drawn((256, 64), dtype=np.float64)
     expected, wide, narrow = (everything(sketch=32) for _ in range(3))
     geoact.relu(values, stats=expected)

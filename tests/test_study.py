@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,10 +19,11 @@ from geoact import cli
 if cli.missing_packages():
     pytest.skip(cli.missing_message(cli.missing_packages()), allow_module_level=True)
 
-from geoact.study import claims, overhead, plotting, replica, runner
+from geoact.study import claims, overhead, plotting, replica, runner, sections
 from geoact.study.config import CHOICES, SECTIONS, Choice, Setting, StudyConfig
 from geoact.study.measurement import correlation, distance_ranks
 from geoact.study.network import Network
+from geoact.study.results_json import finite
 from geoact.study.spread import mean_and_sd, spread
 from geoact.study.training import Adam, BinaryHead, GradientDescent, SoftmaxHead, train
 
@@ -229,6 +230,31 @@ def test_only_runs_what_is_asked_for(tmp_path):
     assert 'id="replica"' in (tmp_path / "report.html").read_text()
     with pytest.raises(ValueError, match="no section nonsense"):
         runner.run_study(TINY, tmp_path, only=["nonsense"])
+
+
+def test_sections_in_processes_measure_the_same(tiny_run, tmp_path):
+    results, _ = tiny_run
+    told: list[tuple[str, str]] = []
+    chosen = [section for section in sections.ALL_SECTIONS if section.name in ("replica", "axes", "digits")]
+    outcomes = list(
+        sections.run_sections(
+            chosen, TINY, 3, lambda name: told.append(("start", name)), lambda name: told.append(("step", name))
+        )
+    )
+    assert {outcome.section.name for outcome in outcomes} == {"replica", "axes", "digits"}
+    for outcome in outcomes:
+        section, here = outcome.section, getattr(results, outcome.section.field)
+        assert finite(asdict(outcome.result)) == finite(asdict(here))
+        assert outcome.seconds > 0
+        assert told.count(("start", section.name)) == 1
+        assert told.count(("step", section.name)) == section.steps(TINY)
+
+
+def test_a_section_that_fails_in_a_process_fails_here(monkeypatch):
+    broken = replace(TINY, digits_widths=(63, 10))
+    chosen = [section for section in sections.ALL_SECTIONS if section.name in ("replica", "digits")]
+    with pytest.raises(ValueError, match="63"):
+        list(sections.run_sections(chosen, broken, 2, lambda _: None, lambda _: None))
 
 
 def test_names_of_curves_do_not_overlap():

@@ -83,7 +83,7 @@ def build_app() -> "typer.Typer":
         full: Annotated[
             bool, typer.Option("--full/--quick", help="Size of the five questions: half an hour, or a minute.")
         ] = False,
-        jobs: Annotated[int, typer.Option(min=0, help="Processes for the five questions. 0: one per core.")] = 0,
+        jobs: Annotated[int, typer.Option(min=0, help="Processes. 0: one per core.")] = 0,
         ray: Annotated[bool, typer.Option("--ray", help="Run the five questions as Ray tasks.")] = False,
         as_json: Annotated[bool, typer.Option("--json", help="Print a summary as JSON on standard output.")] = False,
     ) -> None:
@@ -131,7 +131,8 @@ def run_study_command(
     console = Console(stderr=True)
     try:
         execution = Execution(jobs or cores(), ray)
-        results = run_study(StudyConfig(seeds=seeds), out, only, console, FULL if full else QUICK, execution)
+        config = StudyConfig(seeds=seeds) if full else StudyConfig.quick(seeds)
+        results = run_study(config, out, only, console, FULL if full else QUICK, execution)
     except KeyboardInterrupt:
         print(f"geoact study: stopped; the same command goes on from what {out / 'units'} holds", file=sys.stderr)
         return INTERRUPTED

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from rich.console import Console
@@ -20,42 +20,24 @@ from rich.progress import (
 )
 
 from geoact._files import write_atomic
-from geoact._pages.figures import THEMES
-from geoact.study import axes, digits, learning_rates, machine, overhead, replica
+from geoact._pages.figures import THEMES, Theme
+from geoact.study import machine
 from geoact.study.claims import conclusion
 from geoact.study.config import SECTIONS, StudyConfig
 from geoact.study.figures import all_figures
 from geoact.study.findings import all_findings
 from geoact.study.plotting import render
+from geoact.study.processes import Tell, run_each
 from geoact.study.questions.report import run_questions, units
 from geoact.study.questions.sizes import QUICK, Sizes
 from geoact.study.report import Picture, render_report
 from geoact.study.results import StudyResults
-
-
-@dataclass(frozen=True)
-class Section:
-    """A section by name: where its result goes, what it does, and how many steps that takes."""
-
-    name: str
-    field: str
-    title: str
-    run: Callable[[StudyConfig, Callable[[], None]], Any]
-    steps: Callable[[StudyConfig], int]
-
-
-ALL_SECTIONS = (
-    Section("replica", "replica", "a. replica", replica.run, replica.steps),
-    Section("learning-rates", "learning_rates", "b. learning rates", learning_rates.run, learning_rates.steps),
-    Section("axes", "axes", "c. four axes", axes.run, axes.steps),
-    Section("digits", "digits", "d. digits", digits.run, digits.steps),
-    Section("overhead", "overhead", "e. cost of measuring", overhead.run, overhead.steps),
-)
+from geoact.study.sections import ALL_SECTIONS, Section, run_sections
 
 
 @dataclass(frozen=True)
 class Execution:
-    """How the units of the questions are run: ``jobs`` processes, or as many Ray tasks at a time."""
+    """In how many processes the study runs; ``ray``: units as that many Ray tasks at a time."""
 
     jobs: int = 1
     ray: bool = False
@@ -69,6 +51,7 @@ def questions_section(sizes: Sizes, out: Path, execution: Execution) -> Section:
         "g. five questions",
         lambda config, advance: run_questions(sizes, out / "units", execution.jobs, execution.ray, advance),
         lambda config: len(units(sizes)),
+        alone=True,
     )
 
 
@@ -97,34 +80,46 @@ def run_study(
         # A bar starts its clock when its section does, not when it is drawn.
         tasks = {s.name: progress.add_task(s.title, total=s.steps(config), start=False) for s in chosen}
         writing = progress.add_task("report", total=None, start=False)
-        for section in chosen:
-            task = tasks[section.name]
-            progress.start_task(task)
-            start = perf_counter()
-            setattr(results, section.field, section.run(config, lambda task=task: progress.advance(task)))  # type: ignore[misc]
-            results.seconds[section.name] = perf_counter() - start
+        for outcome in run_sections(
+            chosen,
+            config,
+            execution.jobs,
+            lambda name: progress.start_task(tasks[name]),
+            lambda name: progress.advance(tasks[name]),
+        ):
+            setattr(results, outcome.section.field, outcome.result)
+            results.seconds[outcome.section.name] = outcome.seconds
         progress.start_task(writing)
         results.findings = all_findings(results)
-        write_results(results, out, progress, writing)
+        write_results(results, out, execution.jobs, progress, writing)
     return results
 
 
-def write_results(results: StudyResults, out: Path, progress: Progress, task: TaskID) -> None:
+def write_results(results: StudyResults, out: Path, jobs: int, progress: Progress, task: TaskID) -> None:
     """Write results.json first (it holds every number), then the figures, then the report."""
     write_atomic(out / "results.json", results.to_json())
     specs = all_figures(results)
     progress.update(task, total=len(specs) * len(THEMES) + 1)
-    pictures = []
-    for spec in specs:
-        images = {}
-        for theme in THEMES:
-            images[theme.name] = render(spec.draw, spec.height, theme)
+    images: dict[str, dict[str, bytes]] = {}
+    for theme, drawn in run_each(partial(_drawn, results), THEMES, jobs, lambda _: progress.advance(task)):
+        images[theme.name] = drawn
+        for name, image in drawn.items():
             suffix = "" if theme.name == "light" else f"-{theme.name}"
-            write_atomic(out / "figures" / f"{spec.name}{suffix}.png", images[theme.name])
-            progress.advance(task)
-        pictures.append(Picture(spec.name, spec.caption, images["light"], images["dark"]))
+            write_atomic(out / "figures" / f"{name}{suffix}.png", image)
+    pictures = [
+        Picture(spec.name, spec.caption, images["light"][spec.name], images["dark"][spec.name]) for spec in specs
+    ]
     write_atomic(out / "report.html", render_report(results, pictures))
     progress.advance(task)
+
+
+def _drawn(results: StudyResults, theme: Theme, tell: Tell) -> tuple[Theme, dict[str, bytes]]:
+    """All figures in one theme. They are made here because a process cannot be sent functions that draw."""
+    images = {}
+    for spec in all_figures(results):
+        images[spec.name] = render(spec.draw, spec.height, theme)
+        tell(spec.name)
+    return theme, images
 
 
 def summary(results: StudyResults, out: Path) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import as_completed
 from importlib.util import find_spec
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
 from geoact.study.overhead import one_thread
+from geoact.study.processes import workers
 from geoact.study.questions.specs import Spec
 from geoact.study.questions.store import Store
 from geoact.study.questions.units import run_unit
@@ -64,23 +62,11 @@ def _here(specs: Sequence[Spec], jobs: int) -> Iterator[tuple[Spec, dict[str, An
         yield spec, _single_threaded(spec)
 
 
-def _end_quietly() -> None:
-    # Ctrl-C reaches every process of a terminal: the parent says what happened.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def _processes(specs: Sequence[Spec], jobs: int) -> Iterator[tuple[Spec, dict[str, Any]]]:
-    # Forking a process that has threads may deadlock.
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_end_quietly)
-    try:
+    with workers(jobs) as pool:
         futures = {pool.submit(_single_threaded, spec): spec for spec in specs}
         for future in as_completed(futures):
             yield futures[future], future.result()
-    except BrokenProcessPool as error:
-        raise OSError("a worker process died, of too little memory perhaps; what was done is stored") from error
-    finally:
-        # Reached with work left when the caller stops: what has not begun is dropped.
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _ray_tasks(specs: Sequence[Spec], jobs: int) -> Iterator[tuple[Spec, dict[str, Any]]]:

@@ -1,7 +1,9 @@
 """The reservoir: a uniform sample of rows, and what is told from it."""
 
 import copy
+import os
 import pickle
+import signal
 import threading
 
 import geoact
@@ -212,3 +214,87 @@ def test_torch_rows_are_kept_without_a_graph():
     half = geoact.GeometryStats(reservoir=3)
     geoact.relu(torch.randn(10, 4, dtype=torch.bfloat16), stats=half)
     assert half.reservoir.x.dtype == np.float32
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_child_may_measure_where_a_thread_of_the_parent_did():
+    stats, x = geoact.GeometryStats(reservoir=4), np.ones((6, 3), np.float32)
+    geoact.relu(x, stats=stats)
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with stats.reservoir.lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a lock that nobody gives back would be waited for
+        geoact.relu(x, stats=stats)
+        os._exit(stats.reservoir.seen)
+    done.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 12
+
+
+def test_reset_waits_for_the_call_of_another_thread():
+    stats, x = geoact.GeometryStats(reservoir=8, pairs=True), np.ones((512, 16), np.float32)
+    stop, failed = threading.Event(), []
+
+    def measure():
+        try:
+            while not stop.is_set():
+                geoact.relu(x, stats=stats)
+        except ValueError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    for _ in range(300):
+        stats.reset()
+    stop.set()
+    thread.join()
+    assert not failed
+    assert stats.reservoir.seen == stats.n / 16 == 2 * stats.pairs.count
+
+
+def test_merging_has_no_limit():
+    stats = geoact.GeometryStats(reservoir=4)
+    geoact.relu(np.random.default_rng(0).standard_normal((512, 4)), stats=stats)
+    for _ in range(30):
+        stats = stats + stats
+    assert (stats.reservoir.seen, stats.reservoir.kept) == (512 << 30, 4)
+
+
+def test_what_cannot_be_told_is_nan_and_rows_with_nan_are_left_out():
+    stats = geoact.GeometryStats(reservoir=9)
+    geoact.relu(np.zeros((6, 4)), stats=stats)
+    assert np.isnan([stats.reservoir.stress(), stats.reservoir.rankme()]).all()
+    x = np.array([[1, 2], [np.nan, 1], [3, 4], [5, 7], [9, 1.0]])
+    some, clean = geoact.GeometryStats(reservoir=9), geoact.GeometryStats(reservoir=9)
+    geoact.relu(x, stats=some)
+    geoact.relu(np.delete(x, 1, axis=0), stats=clean)
+    for measure in ("rankme", "spearman", "stress"):
+        assert getattr(some.reservoir, measure)() == getattr(clean.reservoir, measure)()
+    with pytest.raises(ValueError, match="no finite rows"):
+        geoact.GeometryStats(reservoir=9).reservoir.rankme()
+
+
+def test_tensors_without_rows_are_left_to_the_call():
+    torch = pytest.importorskip("torch")
+    stats = geoact.GeometryStats(reservoir=4)
+    geoact.relu(torch.randn(3, 4, device="meta"), stats=stats)
+    assert (stats.n, stats.reservoir.seen) == (0, 0)
+    with pytest.raises((TypeError, ValueError), match=r"torch\.sparse_coo"):
+        geoact.relu(torch.eye(3).to_sparse(), stats=stats)
+    assert stats.reservoir.seen == 0
+
+
+@pytest.mark.parametrize("name", ["sketch", "reservoir", "seed"])
+def test_numbers_of_numpy_are_numbers(name):
+    stats = geoact.GeometryStats(**{"reservoir": 8, name: np.int64(64)}, pairs=np.True_)
+    assert repr(stats) == repr(geoact.GeometryStats(**{"reservoir": 8, name: 64}, pairs=True))

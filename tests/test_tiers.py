@@ -505,3 +505,12 @@ def test_calls_that_do_not_measure_tiers_say_so(call, asked):
     with pytest.raises(ValueError, match=f"stats was made with {next(iter(asked))}=.* does not measure"):
         call(drawn((4, 8)), stats=stats)
     assert stats.calls == 0
+
+
+@pytest.mark.parametrize("q", ["a", None, [0.5], np.array([0.5, 1.0]), True])
+def test_what_is_no_quantile_is_named(q):
+    stats = everything()
+    geoact.relu(drawn((8, 8)), stats=stats)
+    for ask in (stats.histogram_x.quantile, stats.histogram_x.bounds, stats.histogram_x.margin, stats.pairs.ratio):
+        with pytest.raises(TypeError, match=f"q must be a number in .0, 1., got {type(q).__name__}"):
+            ask(q)

@@ -7,8 +7,10 @@ samples at every layer. Nothing is read but the rows that are kept. Post-hoc mea
 from __future__ import annotations
 
 import math
+import os
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +18,18 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+
+_alive: weakref.WeakSet[Reservoir] = weakref.WeakSet()
+
+
+def _free_locks() -> None:
+    """In a child: who held a lock was another thread of the parent, and does not live here."""
+    for one in list(_alive):
+        one.lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which cannot fork
+    os.register_at_fork(after_in_child=_free_locks)
 
 
 class Reservoir:
@@ -31,11 +45,19 @@ class Reservoir:
 
     def __init__(self, size: int, seed: int = 0) -> None:
         self.size, self.seed = size, seed
-        self.lock = threading.RLock()  # from the choice of a call's rows until they are kept
+        self._begin()
         self.reset()
+
+    def _begin(self) -> None:
+        self.lock = threading.RLock()  # from the choice of a call's rows until they are kept
+        _alive.add(self)
 
     def reset(self) -> None:
         """Forget all rows."""
+        with self.lock:
+            self._forget()
+
+    def _forget(self) -> None:
         self.seen = 0
         self._rows: list[tuple[Any, Any]] = []  # (x, y) of each slot, arrays of one row or (array of rows, index)
         self._draw = np.random.default_rng([self.seed, self.size])
@@ -73,10 +95,7 @@ class Reservoir:
         """
         if self.seen >= self.size and self._next >= self.seen + rows:
             return None
-        twin = Reservoir.__new__(Reservoir)
-        twin.__dict__.update(self.__dict__)
-        twin._draw = np.random.default_rng()
-        twin._draw.bit_generator.state = self._draw.bit_generator.state
+        twin = self.copy()
         taken: dict[int, int] = {}  # slot -> row; a later one replaces an earlier
         fill = min(rows, max(0, self.size - self.seen))
         taken.update((self.seen + i, i) for i in range(fill))
@@ -99,8 +118,9 @@ class Reservoir:
             If x has no rows along ``channel_axis``, or rows of another length than those kept; nothing has changed.
         """
         probe = sys.modules.get("geoact.torch.probe")
-        if not hasattr(x, "shape") or (probe is not None and probe.running_backward()):
-            return call()  # which says what x must be; or activation checkpointing repeats a call whose rows were kept
+        # The call says what x must be, or measures nothing; activation checkpointing repeats one whose rows were kept.
+        if not _has_rows(x) or (probe is not None and probe.running_backward()):
+            return call()
         shape = tuple(x.shape)
         if len(shape) < 2:
             raise ValueError(
@@ -159,7 +179,9 @@ class Reservoir:
                 result._next = self.size - 1
                 result._skip()
             return result
-        mine = int(draw.hypergeometric(self.seen, other.seen, self.size))
+        mine = 0  # of the rows drawn without putting back; NumPy's hypergeometric ends at 10^9
+        for drawn in range(self.size):
+            mine += int(draw.integers(result.seen - drawn) < self.seen - mine)
         for part, count in ((self, mine), (other, self.size - mine)):
             result._rows += [part._rows[i] for i in draw.choice(part.kept, count, replace=False)]
         # The largest of the `size` smallest of `seen` uniform numbers: where algorithm L goes on.
@@ -170,19 +192,23 @@ class Reservoir:
     def copy(self) -> Reservoir:
         """An independent copy; rows are shared, they are never written to."""
         twin = Reservoir.__new__(Reservoir)
-        twin.__dict__.update(self.__dict__)
-        twin._rows = list(self._rows)
-        twin._draw = np.random.default_rng()
-        twin._draw.bit_generator.state = self._draw.bit_generator.state
+        with self.lock:
+            twin.__dict__.update(self.__dict__)
+            twin._rows = list(self._rows)
+            twin._draw = np.random.default_rng()
+            twin._draw.bit_generator.state = self._draw.bit_generator.state
+        twin._begin()
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__, "_rows": [(_on_host(x), _on_host(y)) for x, y in self._rows]}
+        with self.lock:
+            state = {**self.__dict__, "_rows": [(_on_host(x), _on_host(y)) for x, y in self._rows]}
         del state["lock"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, lock=threading.RLock())
+        self.__dict__.update(state)
+        self._begin()
 
     # --- what rows tell ---
 
@@ -191,11 +217,16 @@ class Reservoir:
             from scipy.spatial.distance import pdist
         except ImportError as error:
             raise ImportError("measures of a reservoir need SciPy: pip install geoact[study]") from error
+        x, y = self._finite()
+        if len(x) < 3:
+            raise ValueError(f"the reservoir holds {len(x)} finite rows; distances are compared from 3 on")
+        return pdist(x), pdist(y)
+
+    def _finite(self) -> tuple[Array, Array]:
+        """The rows that are finite before and after."""
         x, y = self.x.astype(np.float64), self.y.astype(np.float64)
-        good = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1) if len(x) else np.zeros(0, bool)
-        if good.sum() < 3:
-            raise ValueError(f"the reservoir holds {int(good.sum())} finite rows; distances are compared from 3 on")
-        return pdist(x[good]), pdist(y[good])
+        good = np.isfinite(x).all(axis=1) & np.isfinite(y).all(axis=1)
+        return x[good], y[good]
 
     def spearman(self) -> float:
         """Rank correlation of all distances before and after; 0 where one side has none that differ."""
@@ -207,11 +238,15 @@ class Reservoir:
         return float(before @ after) / below if below else 0.0
 
     def stress(self) -> float:
-        """Kruskal's stress-1 of the best multiple of the distances after: sqrt(sum (d_x - a d_y)^2 / sum d_x^2)."""
+        """Kruskal's stress-1 of the best multiple of the distances after: sqrt(sum (d_x - a d_y)^2 / sum d_x^2).
+
+        NaN where all rows are the same before.
+        """
         before, after = self._distances()
         below = float(after @ after)
         scale = float(before @ after) / below if below else 0.0
-        return float(np.sqrt(np.sum((before - scale * after) ** 2) / np.sum(before**2)))
+        whole = float(before @ before)
+        return float(np.sqrt(np.sum((before - scale * after) ** 2) / whole)) if whole else float("nan")
 
     def _neighbours(self, k: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         from scipy.spatial.distance import squareform
@@ -241,16 +276,20 @@ class Reservoir:
     def rankme(self, of: str = "y") -> float:
         """Effective rank: exp of the entropy of the normalised singular values of the rows (Garrido et al. 2023).
 
+        Of the rows that are finite before and after; NaN where all are zero.
+
         Parameters
         ----------
         of : {"x", "y"}
         """
         if of not in ("x", "y"):
             raise ValueError(f"of is {of!r} (accepted: 'x', 'y')")
-        rows = (self.x if of == "x" else self.y).astype(np.float64)
-        if not rows.size or not np.isfinite(rows).all():
-            raise ValueError("the reservoir is empty or holds NaN or infinity")
+        rows = self._finite()["xy".index(of)]
+        if not rows.size:
+            raise ValueError(f"the reservoir holds no finite rows ({self.kept} rows)")
         values = np.linalg.svd(rows, compute_uv=False)
+        if not values.any():
+            return float("nan")
         p = values[values > 0] / values.sum()
         return float(np.exp(-np.sum(p * np.log(p))))
 
@@ -285,7 +324,14 @@ class Plan:
                 rows[slot] = row
             else:
                 rows.append(row)
-        of.__dict__.update({**self._then.__dict__, "_rows": rows})
+        of.__dict__.update({**self._then.__dict__, "_rows": rows, "lock": of.lock})
+
+
+def _has_rows(x: Any) -> bool:  # noqa: ANN401
+    """Whether rows can be read: not of torch's sparse and nested tensors, nor where there are no data."""
+    if not hasattr(x, "shape") or getattr(x, "is_nested", False):
+        return False
+    return str(getattr(x, "layout", "torch.strided")) == "torch.strided" and not getattr(x, "is_meta", False)
 
 
 def _on_host(row: Any) -> npt.NDArray[Any]:  # noqa: ANN401

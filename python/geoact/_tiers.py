@@ -92,6 +92,8 @@ def _entropy(counts: Array) -> float:
 
 
 def _bucket(counts: Array, q: float) -> int | None:
+    if isinstance(q, bool) or not isinstance(q, (int, float, np.integer, np.floating)):
+        raise TypeError(f"q must be a number in [0, 1], got {type(q).__name__}")
     if not 0 <= q <= 1:
         raise ValueError(f"q must lie in [0, 1], got {q!r}")
     total = counts.sum()
@@ -116,7 +118,8 @@ def _quantile(counts: Array, low: Array, high: Array, q: float) -> float:
 class PairDistances:
     """Distances of adjacent rows (2 i, 2 i + 1) before and after the activation.
 
-    They are random pairs of samples only where rows were shuffled.
+    They are random pairs of samples only where rows were shuffled. Of float64 data the squares of distances must be
+    normal numbers: below about 1e-154 rows count as identical, beyond about 1e154 as non-finite.
 
     Attributes
     ----------

@@ -283,7 +283,11 @@ def set_num_threads(n: int) -> None:
 
     Raises
     ------
-    ValueError
-        If ``n`` is below 1.
+    TypeError, ValueError
+        If ``n`` is no int, or not within 1 ... 2^31 - 1.
     """
+    if isinstance(n, bool) or not isinstance(n, int):
+        raise TypeError(f"n must be an int, got {type(n).__name__}")
+    if n >= 2**31:
+        raise ValueError(f"n is {n} (accepted: 1 ... 2147483647)")
     _core.set_num_threads(n)

@@ -10,6 +10,7 @@ import itertools
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
@@ -74,6 +75,18 @@ class Numbered:
         self._token: Any = getattr(torch, "tensor")([number], device="cpu") if hasattr(torch, "tensor") else None  # noqa: B009
 
 
+_MOST_AXES = 64  # NumPy's limit
+
+
+def _whole(name: str, value: object) -> int:
+    """A whole number from 0 on, of Python or NumPy."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
+    if value < 0:
+        raise ValueError(f"{name} must not be negative, got {value}")
+    return int(value)
+
+
 def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise TypeError(
@@ -95,6 +108,8 @@ class _Statistics(Numbered, ABC):
         self._level = _check("level", level, ("counts", "moments"))
         if isinstance(channel_axis, bool) or not isinstance(channel_axis, int):
             raise TypeError(f"channel_axis must be an int, got {type(channel_axis).__name__}")
+        if abs(channel_axis) > _MOST_AXES:
+            raise ValueError(f"channel_axis is {channel_axis}, but arrays have at most {_MOST_AXES} axes")
         if isinstance(saturation, bool) or not isinstance(saturation, (int, float)):
             raise TypeError(f"saturation must be a number, got {type(saturation).__name__}")
         self._channel_axis = channel_axis
@@ -332,9 +347,10 @@ class _Statistics(Numbered, ABC):
 
     def reset(self) -> None:
         """Forget everything measured; the settings stay, and so does ``enabled``."""
-        self._accumulator.reset()
-        if self._reservoir is not None:
-            self._reservoir.reset()
+        with nullcontext() if self._reservoir is None else self._reservoir.lock:  # a call in another thread ends first
+            self._accumulator.reset()
+            if self._reservoir is not None:
+                self._reservoir.reset()
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -445,13 +461,12 @@ class GeometryStats(_Statistics):
         if not isinstance(histogram, (bool, str)) or (isinstance(histogram, str) and histogram != "all"):
             kind = TypeError if not isinstance(histogram, (bool, str)) else ValueError
             raise kind(f"histogram is {histogram!r} (accepted: False, True, 'all')")
-        if not isinstance(pairs, bool):
+        if not isinstance(pairs, (bool, np.bool_)):
             raise TypeError(f"pairs must be a bool, got {type(pairs).__name__}")
-        for name, value in (("sketch", sketch), ("reservoir", reservoir), ("seed", seed)):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-            if value < 0:
-                raise ValueError(f"{name} must not be negative, got {value}")
+        pairs = bool(pairs)
+        sketch, reservoir, seed = (
+            _whole(name, value) for name, value in (("sketch", sketch), ("reservoir", reservoir), ("seed", seed))
+        )
         if sketch not in (0, 32, 64, 128):
             raise ValueError(f"sketch is {sketch} (accepted: 0, 32, 64, 128)")
         self._histogram, self._pairs, self._k, self._seed = histogram, pairs, sketch, seed

@@ -225,6 +225,11 @@ def test_several_parameters_are_trained(cls, given, first, text):
     assert {name: p.tolist() for name, p in module.named_parameters()} == first
 
 
+def test_the_function_xielu_has_the_defaults_of_the_row():
+    x = torch.linspace(-3, 3, 13)
+    torch.testing.assert_close(geoact.torch.functional.xielu(x), geoact.xielu(x), rtol=0, atol=0)
+
+
 def test_xielu_starts_at_the_curvatures_it_is_given():
     module = gt.XIELU(a=0.3, b=1.2, beta=0.4, dtype=torch.float64)
     a, b = torch.nn.functional.softplus(module.alpha_p), 0.4 + torch.nn.functional.softplus(module.alpha_n)

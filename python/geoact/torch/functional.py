@@ -174,8 +174,8 @@ def acon_c(
 
 def xielu(
     input: Tensor,
-    alpha_p: Any,  # noqa: ANN401
-    alpha_n: Any,  # noqa: ANN401
+    alpha_p: Any = _rows.xielu.parameters[0].default,  # noqa: ANN401
+    alpha_n: Any = _rows.xielu.parameters[1].default,  # noqa: ANN401
     beta: float = 0.5,
     eps: float = -1e-6,
     channel_axis: int = 1,

@@ -293,14 +293,6 @@ def test_gelu_takes_nothing_but_approximate():
         rejected(TypeError, "^gelu takes approximate=", geoact.gelu, X, *arguments, stats=used(), **named)
 
 
-@pytest.mark.parametrize(("n", "kind"), [(1.5, TypeError), ("a", TypeError), (True, TypeError), (10**30, ValueError)])
-def test_a_number_of_threads_that_is_none_is_named(n, kind):
-    before = geoact.num_threads()
-    with pytest.raises(kind, match=r"^n (must be an int|is \d+ \(accepted)"):
-        geoact.set_num_threads(n)
-    assert geoact.num_threads() == before
-
-
 def test_an_axis_that_no_array_has_is_named():
     with pytest.raises(ValueError, match="channel_axis is 1000, but arrays have at most 64 axes"):
         geoact.GeometryStats(channel_axis=1000)

@@ -139,8 +139,14 @@ def test_number_of_threads_must_be_positive(n):
     with pytest.raises(ValueError, match=f"n must be at least 1, got {n}"):
         geoact.set_num_threads(n)
     assert geoact.num_threads() == before
-    with pytest.raises(TypeError, match="n: "):
-        geoact.set_num_threads("two")
+
+
+@pytest.mark.parametrize(("n", "kind"), [(1.5, TypeError), ("a", TypeError), (True, TypeError), (10**30, ValueError)])
+def test_a_number_of_threads_that_is_none_is_named(n, kind):
+    before = geoact.num_threads()
+    with pytest.raises(kind, match=r"^n (must be an int|is \d+ \(accepted)"):
+        geoact.set_num_threads(n)
+    assert geoact.num_threads() == before
 
 
 def test_names_that_are_no_activation():

@@ -262,6 +262,37 @@ def test_reset_waits_for_the_call_of_another_thread():
     assert stats.reservoir.seen == stats.n / 16 == 2 * stats.pairs.count
 
 
+def test_merging_waits_for_the_call_of_another_thread():
+    """What a call measures while others merge is not lost, and nothing waits for ever."""
+    one, two = geoact.GeometryStats(reservoir=8), geoact.GeometryStats(reservoir=8)
+    x, calls, failed = np.ones((512, 16), np.float32), 60, []
+
+    def measure(stats):
+        try:
+            for _ in range(calls):
+                geoact.relu(x, stats=stats)
+        except ValueError as error:
+            failed.append(error)
+
+    def merge(into, part):
+        empty = geoact.GeometryStats(reservoir=8)
+        for _ in range(calls):
+            into.merge(empty)
+            empty.merge(part)
+            empty.reset()
+
+    jobs = [(measure, one), (measure, two), (merge, one, two), (merge, two, one)]
+    threads = [threading.Thread(target=work, args=arguments, daemon=True) for work, *arguments in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    assert not any(thread.is_alive() for thread in threads)
+    for stats in (one, two):
+        assert stats.reservoir.seen == stats.n / 16 == calls * 512
+
+
 def test_merging_has_no_limit():
     stats = geoact.GeometryStats(reservoir=4)
     geoact.relu(np.random.default_rng(0).standard_normal((512, 4)), stats=stats)

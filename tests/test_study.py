@@ -19,7 +19,7 @@ from geoact import cli
 if cli.missing_packages():
     pytest.skip(cli.missing_message(cli.missing_packages()), allow_module_level=True)
 
-from geoact.study import claims, overhead, plotting, replica, runner, sections
+from geoact.study import claims, overhead, plotting, processes, replica, runner, sections
 from geoact.study.config import CHOICES, SECTIONS, Choice, Setting, StudyConfig
 from geoact.study.measurement import correlation, distance_ranks
 from geoact.study.network import Network
@@ -232,7 +232,7 @@ def test_only_runs_what_is_asked_for(tmp_path):
         runner.run_study(TINY, tmp_path, only=["nonsense"])
 
 
-def test_sections_in_processes_measure_the_same(tiny_run, tmp_path):
+def test_sections_in_processes_measure_the_same(tiny_run):
     results, _ = tiny_run
     told: list[tuple[str, str]] = []
     chosen = [section for section in sections.ALL_SECTIONS if section.name in ("replica", "axes", "digits")]
@@ -250,11 +250,21 @@ def test_sections_in_processes_measure_the_same(tiny_run, tmp_path):
         assert told.count(("step", section.name)) == section.steps(TINY)
 
 
-def test_a_section_that_fails_in_a_process_fails_here(monkeypatch):
+def test_a_section_that_fails_in_a_process_fails_here():
     broken = replace(TINY, digits_widths=(63, 10))
     chosen = [section for section in sections.ALL_SECTIONS if section.name in ("replica", "digits")]
     with pytest.raises(ValueError, match="63"):
         list(sections.run_sections(chosen, broken, 2, lambda _: None, lambda _: None))
+
+
+def test_a_process_that_dies_ends_the_run():
+    with pytest.raises(OSError, match="a worker process died"):
+        list(processes.run_each(end_process, [0, 1, 2], 2, lambda _: None))
+
+
+def end_process(item, tell):
+    tell(item)
+    os._exit(9)
 
 
 def test_names_of_curves_do_not_overlap():

@@ -435,13 +435,13 @@ def test_the_numbers_are_attributes_of_dict_and_print():
     ("asked", "error", "text"),
     [
         ({"sketch": 48}, ValueError, "sketch is 48 .accepted: 0, 32, 64, 128"),
-        ({"sketch": -1}, ValueError, "sketch must not be negative"),
+        ({"sketch": -1}, ValueError, "sketch must be at least 0"),
         ({"sketch": True}, TypeError, "sketch must be an int, got bool"),
         ({"sketch": 64.0}, TypeError, "sketch must be an int, got float"),
         ({"histogram": "some"}, ValueError, "histogram is 'some'"),
         ({"histogram": 4}, TypeError, "histogram is 4"),
         ({"pairs": 1}, TypeError, "pairs must be a bool, got int"),
-        ({"reservoir": -2}, ValueError, "reservoir must not be negative"),
+        ({"reservoir": -2}, ValueError, "reservoir must be at least 0"),
         ({"seed": "a"}, TypeError, "seed must be an int, got str"),
     ],
 )

@@ -63,8 +63,7 @@ void finish(Call& call, const Tensor& x, const Parameters& parameters, Accumulat
   if (x.backend && x.size > 0) return run_on_device(call, x, parameters, stats, room.device);
   if (stats && !stats->enabled()) stats = nullptr;
   Grouping grouping;
-  std::vector<double> cells;
-  thread_local std::vector<double> tier_cells;  // kept: with sketches it is large enough to be cleared page by page
+  std::vector<double> cells, tier_cells;
   if (stats) {
     grouping = stats->grouping(x, "stats");
     call.level = stats->level();

@@ -151,9 +151,7 @@ class Observer {
       double* const into = job_.record + (side ? layout_.histogram_y : layout_.histogram_x);
       uint32_t* const table = static_cast<uint32_t*>(job_.counters) + tables * side * Buckets::size;
       for (int i = 0; i < Buckets::size; ++i) {
-        uint32_t count = 0;
-        for (int t = 0; t < tables; ++t) count += table[i + t * Buckets::size];
-        into[i] += double(count);
+        for (int t = 0; t < tables; ++t) into[i] += double(table[i + t * Buckets::size]);
       }
       std::memset(table, 0, tables * Buckets::size * sizeof *table);
     }

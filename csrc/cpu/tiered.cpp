@@ -64,21 +64,11 @@ Cut cut_of(const Call& call) {
 // Memory for vectors: an unaligned one would be read across two lines of cache each time.
 class Aligned {
  public:
-  // The same memory again while that is enough.
-  void* at_least(int64_t bytes) {
-    if (bytes > size_) memory_.reset(new char[size_t(bytes) + 64]), size_ = bytes;
-    return memory_.get() + (-reinterpret_cast<uintptr_t>(memory_.get()) & 63);
-  }
+  explicit Aligned(int64_t bytes) : memory_(new char[size_t(bytes) + 64]) {}
+  char* data() const { return memory_.get() + (-reinterpret_cast<uintptr_t>(memory_.get()) & 63); }
 
  private:
   std::unique_ptr<char[]> memory_;
-  int64_t size_ = -1;
-};
-
-// What the jobs of a thread work in, one after the other. It stays, for the system would take memory of this size back
-// after each call and clear it before the next.
-struct Workspace {
-  Aligned shift, counters, sketches, room, copy;
 };
 
 // The random signs of the sketches S and T, per lane a value goes to, and the turn of each block: of S, then of T.
@@ -87,17 +77,17 @@ struct Signs {
   Aligned memory;
   const void* set[2];
 
-  Signs(int64_t columns, int k, int item) : turns(size_t(2 * ((columns + k - 1) / k))) {
+  Signs(int64_t columns, int k, int item)
+      : turns(size_t(2 * ((columns + k - 1) / k))), memory(int64_t(turns.size()) * k * item) {
     const int64_t blocks = int64_t(turns.size()) / 2, lanes = blocks * k;
-    char* const all = static_cast<char*>(memory.at_least(2 * lanes * item));
     for (int which = 0; which < 2; ++which) {
-      set[which] = all + which * lanes * item;
+      set[which] = memory.data() + which * lanes * item;
       for (int64_t i = 0; i < lanes; ++i) {
         const int64_t block = i / k;
         const int turn = scalar::SketchFold::turn(block, k, which);
         turns[size_t(which * blocks + block)] = uint32_t(turn);
         const double sign = scalar::SketchFold::negative(block, int(i % k) ^ turn, which) ? -1 : 1;
-        char* const to = all + (which * lanes + i) * item;
+        char* const to = memory.data() + (which * lanes + i) * item;
         const float narrow = float(sign);
         std::memcpy(to, item == 8 ? static_cast<const void*>(&sign) : &narrow, size_t(item));
       }
@@ -221,13 +211,15 @@ void set_aside(RowBlock& block, char* copy, int item) {
   }
 }
 
-void run_block(const Work& work, int64_t index, double* cells, TierJob& job, Aligned& copy) {
+void run_block(const Work& work, int64_t index, double* cells, TierJob& job, std::unique_ptr<char[]>& copy) {
   const Part part(work, index);
   const Cut& cut = work.cut;
   const int item = work.kernels->item_size;
   RowBlock block = rows_of(part, cut, item);
-  if (part.call.in_place)
-    set_aside(block, static_cast<char*>(copy.at_least(cut.step * cut.rows_below * cut.columns * item)), item);
+  if (part.call.in_place) {
+    if (!copy) copy.reset(new char[size_t(cut.step * cut.rows_below * cut.columns * item)]);
+    set_aside(block, copy.get(), item);
+  }
   Task task = task_of(part.call, cells ? cells + part.group : nullptr);
   task.scratch = thread_scratch();
   work.kernels->run(task);
@@ -245,19 +237,20 @@ void run_job(void* context, int64_t i) {
     for (int s = 0; s < 2; ++s) job.signs[s] = work.signs->set[s];
     job.turns = work.signs->turns.data();
   }
-  thread_local Workspace workspace;
-  job.shift = static_cast<double*>(workspace.shift.at_least(numbers * int64_t(sizeof(double))));
-  std::fill_n(job.shift, numbers, 0.0);
-  if (tiers.histogram != Histogram::none) {
-    constexpr int64_t bytes = 2 * TierJob::tables * scalar::Buckets::size * sizeof(uint32_t);
-    job.counters = std::memset(workspace.counters.at_least(bytes), 0, bytes);
-  }
-  job.buffer = workspace.sketches.at_least(int64_t(TierJob::buffer_rows + 3) * numbers * work.compute_size);
+  std::vector<double> shift(size_t(numbers), 0.0);
+  constexpr int buckets = 2 * TierJob::tables * scalar::Buckets::size;
+  std::vector<uint32_t> counters(size_t(tiers.histogram != Histogram::none ? buckets : 0), 0);
+  job.shift = shift.data();
+  job.counters = counters.data();
+  const Aligned buffer(int64_t(TierJob::buffer_rows + 3) * numbers * work.compute_size);
+  job.buffer = buffer.data();
   job.room_columns = work.cut.columns + padding;
-  job.room = workspace.room.at_least(4 * job.room_columns * item);
+  std::unique_ptr<char[]> room(new char[size_t(4 * job.room_columns * item)]);
+  job.room = room.get();
+  std::unique_ptr<char[]> copy;
   double* const cells = !work.cells ? nullptr : work.disjoint ? work.cells : work.cells + i * work.cells_size;
   const int64_t end = std::min(work.cut.blocks, (i + 1) * work.per_job);
-  for (int64_t b = i * work.per_job; b < end; ++b) run_block(work, b, cells, job, workspace.copy);
+  for (int64_t b = i * work.per_job; b < end; ++b) run_block(work, b, cells, job, copy);
   work.kernels->settle(job);
 }
 

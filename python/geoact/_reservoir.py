@@ -95,7 +95,7 @@ class Reservoir:
         """
         if self.seen >= self.size and self._next >= self.seen + rows:
             return None
-        twin = self.copy()
+        twin = self._twin()
         taken: dict[int, int] = {}  # slot -> row; a later one replaces an earlier
         fill = min(rows, max(0, self.size - self.seen))
         taken.update((self.seen + i, i) for i in range(fill))
@@ -162,6 +162,10 @@ class Reservoir:
         self._rows = [(_on_host(x), _on_host(y)) for x, y in self._rows]
         return np.stack([row[side] for row in self._rows])
 
+    def become(self, other: Reservoir) -> None:
+        """Hold what another one holds. Who waits for this one's turn finds it there."""
+        self.__dict__.update({**other.__dict__, "lock": self.lock})
+
     def merged(self, other: Reservoir) -> Reservoir:
         """A uniform sample of the rows of both."""
         if other.seed != self.seed:
@@ -191,13 +195,18 @@ class Reservoir:
 
     def copy(self) -> Reservoir:
         """An independent copy; rows are shared, they are never written to."""
-        twin = Reservoir.__new__(Reservoir)
         with self.lock:
-            twin.__dict__.update(self.__dict__)
+            twin = self._twin()
             twin._rows = list(self._rows)
-            twin._draw = np.random.default_rng()
-            twin._draw.bit_generator.state = self._draw.bit_generator.state
         twin._begin()
+        return twin
+
+    def _twin(self) -> Reservoir:
+        """With random numbers of its own; lock and rows are still this one's."""
+        twin = Reservoir.__new__(Reservoir)
+        twin.__dict__.update(self.__dict__)
+        twin._draw = np.random.default_rng()
+        twin._draw.bit_generator.state = self._draw.bit_generator.state
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
@@ -324,7 +333,7 @@ class Plan:
                 rows[slot] = row
             else:
                 rows.append(row)
-        of.__dict__.update({**self._then.__dict__, "_rows": rows, "lock": of.lock})
+        of.__dict__.update({**self._then.__dict__, "_rows": rows})
 
 
 def _has_rows(x: Any) -> bool:  # noqa: ANN401

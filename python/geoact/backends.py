@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from geoact import _core
+from geoact._arguments import whole
 
 
 class Info(dict[str, object]):
@@ -286,8 +287,7 @@ def set_num_threads(n: int) -> None:
     TypeError, ValueError
         If ``n`` is no int, or not within 1 ... 2^31 - 1.
     """
-    if isinstance(n, bool) or not isinstance(n, int):
-        raise TypeError(f"n must be an int, got {type(n).__name__}")
-    if n >= 2**31:
+    number = whole("n", n, 1)
+    if number >= 2**31:
         raise ValueError(f"n is {n} (accepted: 1 ... 2147483647)")
-    _core.set_num_threads(n)
+    _core.set_num_threads(number)

@@ -10,14 +10,15 @@ import itertools
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from geoact import _core
+from geoact._arguments import whole
 from geoact._derived import COUNTS, GRADIENT, LAYER_COUNTS, LAYER_GRADIENT, LAYER_MOMENTS, MOMENTS, Derived
 from geoact._reservoir import Reservoir
 from geoact._tiers import HISTOGRAM, PAIRS, SKETCH, Histogram, PairDistances, Sketch, Tier, unpack
@@ -78,15 +79,6 @@ class Numbered:
 _MOST_AXES = 64  # NumPy's limit
 
 
-def _whole(name: str, value: object) -> int:
-    """A whole number from 0 on, of Python or NumPy."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < 0:
-        raise ValueError(f"{name} must not be negative, got {value}")
-    return int(value)
-
-
 def _check(name: str, value: object, accepted: tuple[str, ...]) -> str:
     if not isinstance(value, str):
         raise TypeError(
@@ -106,8 +98,7 @@ class _Statistics(Numbered, ABC):
     def __init__(self, per: str, channel_axis: int, level: str, saturation: float, **tiers: Any) -> None:  # noqa: ANN401
         self._per = _check("per", per, ("tensor", "channel", "row"))
         self._level = _check("level", level, ("counts", "moments"))
-        if isinstance(channel_axis, bool) or not isinstance(channel_axis, int):
-            raise TypeError(f"channel_axis must be an int, got {type(channel_axis).__name__}")
+        channel_axis = whole("channel_axis", channel_axis, None)
         if abs(channel_axis) > _MOST_AXES:
             raise ValueError(f"channel_axis is {channel_axis}, but arrays have at most {_MOST_AXES} axes")
         if isinstance(saturation, bool) or not isinstance(saturation, (int, float)):
@@ -277,9 +268,10 @@ class _Statistics(Numbered, ABC):
         """An independent copy, on the host: what lies on a device is read, and the device is waited for."""
         twin = type(self).__new__(type(self))
         twin.__dict__.update(self.__dict__)
-        twin._accumulator = self._accumulator.copy()
+        with self._turn():
+            twin._accumulator = self._accumulator.copy()
+            twin._reservoir = self._reservoir and self._reservoir.copy()
         twin._read = (-1, {})
-        twin._reservoir = self._reservoir and self._reservoir.copy()
         twin._number()
         return twin
 
@@ -295,13 +287,16 @@ class _Statistics(Numbered, ABC):
         """
         if type(other) is not type(self):
             raise TypeError(f"other must be a {type(self).__name__}, got {type(other).__name__}")
-        together = None
-        if self._reservoir is not None or other._reservoir is not None:
-            if self._reservoir is None or other._reservoir is None:
-                raise ValueError("other has a different reservoir; only like statistics merge")
-            together = self._reservoir.merged(other._reservoir)
-        self._accumulator.merge(other._accumulator)
-        self._reservoir = together
+        if self._reservoir is None and other._reservoir is None:
+            self._accumulator.merge(other._accumulator)
+            return self
+        if self._reservoir is None or other._reservoir is None:
+            raise ValueError("other has a different reservoir; only like statistics merge")
+        other = other.copy()  # at one moment, and without two locks at a time: it may be merging this one
+        with self._turn():
+            together = self._reservoir.merged(cast("Reservoir", other._reservoir))
+            self._accumulator.merge(other._accumulator)
+            self._reservoir.become(together)
         return self
 
     def __add__(self: _Self, other: _Self) -> _Self:
@@ -347,22 +342,27 @@ class _Statistics(Numbered, ABC):
 
     def reset(self) -> None:
         """Forget everything measured; the settings stay, and so does ``enabled``."""
-        with nullcontext() if self._reservoir is None else self._reservoir.lock:  # a call in another thread ends first
+        with self._turn():
             self._accumulator.reset()
             if self._reservoir is not None:
                 self._reservoir.reset()
 
+    def _turn(self) -> AbstractContextManager[object]:
+        """For what takes the accumulator and the reservoir: a call in another thread, which fills both, ends first."""
+        return nullcontext() if self._reservoir is None else self._reservoir.lock
+
     def __getstate__(self) -> dict[str, Any]:
-        return {
-            "tiers": self._accumulator.tier_cells(),
-            "reservoir": self._reservoir,
-            "schema": _SCHEMA,
-            "settings": self._settings(),
-            "cells": self._accumulator.cells(),
-            "dtype": self.dtype,
-            "calls": self.calls,
-            "enabled": self.enabled,
-        }
+        with self._turn():
+            return {
+                "tiers": self._accumulator.tier_cells(),
+                "reservoir": self._reservoir and self._reservoir.copy(),
+                "schema": _SCHEMA,
+                "settings": self._settings(),
+                "cells": self._accumulator.cells(),
+                "dtype": self.dtype,
+                "calls": self.calls,
+                "enabled": self.enabled,
+            }
 
     def _restore(self, settings: dict[str, Any]) -> None:
         """Begin anew with the settings of a pickle."""
@@ -465,7 +465,7 @@ class GeometryStats(_Statistics):
             raise TypeError(f"pairs must be a bool, got {type(pairs).__name__}")
         pairs = bool(pairs)
         sketch, reservoir, seed = (
-            _whole(name, value) for name, value in (("sketch", sketch), ("reservoir", reservoir), ("seed", seed))
+            whole(name, value) for name, value in (("sketch", sketch), ("reservoir", reservoir), ("seed", seed))
         )
         if sketch not in (0, 32, 64, 128):
             raise ValueError(f"sketch is {sketch} (accepted: 0, 32, 64, 128)")

@@ -74,7 +74,7 @@ def workers(jobs: int, prepare: Callable[..., None] | None = None, *arguments: A
     try:
         yield pool
     except BrokenProcessPool as error:
-        raise OSError("a worker process died, of too little memory perhaps; what was done is stored") from error
+        raise OSError("a worker process died, of too little memory perhaps; units that were done are stored") from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from geoact import _registry as _rows
+from geoact._arguments import whole
 from geoact.adaptive import _number
 from geoact.torch.modules import supported
 
@@ -36,14 +37,6 @@ def check_input(x: object, name: str = "input", axes: int = 0) -> None:
 def wide(x: Tensor) -> Tensor:
     """Give x the dtype in which it is computed with: at least float32."""
     return x if x.dtype in (torch.float32, torch.float64) else x.float()
-
-
-def _whole(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return value
 
 
 class PolyNorm(nn.Module):
@@ -85,7 +78,7 @@ class PolyNorm(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.order, self.eps = _whole("order", order), _number("eps", eps)
+        self.order, self.eps = whole("order", order, 1), _number("eps", eps)
         if self.eps <= 0:
             raise ValueError(f"eps must be positive, got {eps}")
         self.weight = nn.Parameter(torch.full((order,), 1 / order, device=device, dtype=dtype))
@@ -265,7 +258,7 @@ class MetaAconC(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        self.channels, self.r = _whole("channels", channels), _whole("r", r)
+        self.channels, self.r = whole("channels", channels, 1), whole("r", r, 1)
         hidden = max(r, channels // r)
         self.p1 = nn.Parameter(torch.randn(channels, device=device, dtype=dtype))
         self.p2 = nn.Parameter(torch.randn(channels, device=device, dtype=dtype))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch.distributed as dist
 from torch import nn
 
+from geoact._arguments import whole
 from geoact.statistics import GeometryStats, GradientStats
 from geoact.torch import known, swap
 from geoact.torch.alerts import DEFAULT_RULES, Rule, check
@@ -31,14 +32,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
     from geoact.torch.sinks import Sink
-
-
-def _count(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an int, got {type(value).__name__}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
-    return value
 
 
 def _listed(name: str, value: Any) -> list[Any]:  # noqa: ANN401
@@ -113,9 +106,9 @@ class Monitor:
             raise ValueError("per is 'row' (accepted: 'tensor', 'channel'): rows of a whole training run have no end")
         if channel_axis is not None and (isinstance(channel_axis, bool) or not isinstance(channel_axis, int)):
             raise TypeError(f"channel_axis must be an int or None, got {type(channel_axis).__name__}")
-        self._every = _count("every", every, 1)
-        self._warmup = _count("warmup", warmup, 0)
-        self._window = _count("window", window, 1)
+        self._every = whole("every", every, 1)
+        self._warmup = whole("warmup", warmup, 0)
+        self._window = whole("window", window, 1)
         for name, value in (("backward", backward), ("functional", functional)):
             if not isinstance(value, bool):
                 raise TypeError(f"{name} must be a bool, got {type(value).__name__}")
